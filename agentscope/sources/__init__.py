@@ -1,0 +1,69 @@
+"""Step 1: anything that yields events. One file a source; all of them keep this contract."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+from agentscope.model import AnyEvent, EngineName, ProcessSample
+
+
+class Source(Protocol):
+    """A stream of events behind one file descriptor, for an asyncio reader.
+
+    `drain` never blocks and returns what has come since the last call, in kernel order; a loss is in it as a `Lost` event.
+    """
+
+    def fileno(self) -> int:
+        """A descriptor that polls readable when `drain` has something."""
+        ...
+
+    def drain(self) -> Sequence[AnyEvent]:
+        """Every event that is waiting, oldest first."""
+        ...
+
+    def close(self) -> None:
+        """Detach and free everything; safe to call twice."""
+        ...
+
+
+class Engine(Source, Protocol):
+    """A source that watches processes in the kernel and can be asked about them.
+
+    Watching is inherited over fork inside the kernel, so a child that lives a millisecond is not missed.
+    """
+
+    name: EngineName
+    degraded: tuple[str, ...]
+
+    def watch(self, pid: int) -> None:
+        """Report this process and its future descendants; a pid that is already gone is ignored."""
+        ...
+
+    def unwatch(self, pid: int) -> None:
+        """Stop reporting this process."""
+        ...
+
+    def watch_discovered(self, enabled: bool) -> None:
+        """When on, every exec on the host is reported and its process watched until `unwatch` or its end.
+
+        So targets named by a pattern lose no event while user space makes up its mind.
+        """
+        ...
+
+    def sample(self) -> Sequence[ProcessSample]:
+        """All watched processes with their threads, now (one pass of iter/task)."""
+        ...
+
+    def capture_words(self, enabled: bool) -> None:
+        """Attach or detach the probe that keeps the tail of what watched processes write to descriptors 1 and 2.
+
+        It slows every system call of the host a little, so it is on only while an agent's stderr cannot be read elsewhere.
+        """
+        ...
+
+    def take_words(self, pid: int) -> bytes | None:
+        """The last 4096 bytes that `pid` wrote to descriptors 1 and 2, and forget them; None if none were captured."""
+        ...
+
+    def know_python(self, pids: Iterable[int]) -> None:
+        """Teach the fault probe where these processes keep their Python frames; others are left alone."""
+        ...
