@@ -1,0 +1,65 @@
+"""Step 5: Evidence -> Finding. One file a cause: its explanation (the docstring, printed by `agentscope explain`) and `match`.
+
+`causes/<class>/<name>.py` is the cause `class/name`, hyphens for underscores. The parameters of `match` declare what it needs:
+`fault: FaultFacts` must be there, `words: LastWords | None` is used if it is. Where a needed kind could not be had, the
+diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled out". `match` returns a `Finding`, or
+`No` with the reason. Being in the folder is being registered; a cause never asks another.
+"""
+
+import importlib
+import pkgutil
+import types
+import typing
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+from agentscope.evidence import Evidence, kinds
+from agentscope.model import Finding
+
+
+@dataclass(frozen=True)
+class No:
+    """The cause does not fit, and why: a clause that follows "ruled out because"."""
+
+    because: str
+
+
+@dataclass(frozen=True)
+class Cause:
+    """One file of this folder. `needs` maps each parameter of `match` to (kind of evidence, whether it must be there)."""
+
+    slug: str
+    explanation: str
+    match: Callable[..., Finding | No]
+    needs: Mapping[str, tuple[str, bool]]
+
+
+def needs_of(match: Callable[..., Finding | No]) -> dict[str, tuple[str, bool]]:
+    """Read the declared needs off the types of the parameters."""
+    by_struct = {kind.struct: kind.slug for kind in kinds().values()}
+    found = {}
+    for parameter, hint in typing.get_type_hints(match).items():
+        if parameter == "return":
+            continue
+        options = (
+            typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
+        )
+        structs = [option for option in options if isinstance(option, type) and issubclass(option, Evidence)]
+        if len(structs) != 1:
+            raise TypeError(f"{match.__module__}.match: parameter {parameter!r} must be one kind of evidence, or that | None")
+        found[parameter] = (by_struct[structs[0]], type(None) not in options)
+    return found
+
+
+@cache
+def causes() -> Mapping[str, Cause]:
+    """Every cause, by slug: the folder is the list."""
+    found = {}
+    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
+        if module.ispkg:
+            continue
+        loaded = importlib.import_module(module.name)
+        slug = "/".join(module.name.split(".")[-2:]).replace("_", "-")
+        found[slug] = Cause(slug, (loaded.__doc__ or "").strip(), loaded.match, needs_of(loaded.match))
+    return found

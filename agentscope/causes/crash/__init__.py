@@ -1,0 +1,1 @@
+"""Causes of class `crash`: one file each."""

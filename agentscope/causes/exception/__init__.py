@@ -1,0 +1,1 @@
+"""Causes of class `exception`: one file each."""

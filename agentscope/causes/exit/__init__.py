@@ -1,0 +1,1 @@
+"""Causes of class `exit`: one file each."""

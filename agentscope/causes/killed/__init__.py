@@ -1,0 +1,1 @@
+"""Causes of class `killed`: one file each."""

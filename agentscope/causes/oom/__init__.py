@@ -1,0 +1,1 @@
+"""Causes of class `oom`: one file each."""

@@ -1,0 +1,176 @@
+"""Step 4: Incident -> Evidence. One file a kind: its struct, and `collect(scene)`.
+
+A file `evidence/<kind>.py` holds one `Evidence` class (tagged with the file's name, hyphens for underscores), the sentence
+`ABSENT` (what it means when there is nothing of the kind) and `collect`, which returns the evidence, `None` where there is
+nothing of the kind, or `Missing` where it could not be had. Being in the folder is being registered.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+
+import msgspec
+
+from agentscope.model import (
+    Agent,
+    EngineName,
+    EvidenceRecord,
+    Fault,
+    KernelLine,
+    OomVictim,
+    Process,
+    ProcessExit,
+    Scope,
+    SignalSent,
+    Value,
+    Weight,
+)
+
+
+class MemorySample(Value, frozen=True):
+    """Memory of one process and of its cgroup at one moment, in bytes."""
+
+    at_ns: int
+    rss_bytes: int | None
+    cgroup_bytes: int | None = None
+
+
+class CgroupMemory(Value, frozen=True):
+    """One memory cgroup on the way to the root: its limit and counters as last read. None: the file says "no limit"."""
+
+    path: str
+    version: int
+    limit_bytes: int | None
+    usage_bytes: int | None
+    peak_bytes: int | None = None
+    hit_limit_count: int | None = None
+    oom_kill_count: int | None = None
+
+
+class LastSeen(Value, frozen=True):
+    """What user space knew of a process while it lived, because /proc is gone when it hears of the death."""
+
+    at_ns: int
+    cwd: str | None = None
+    soft_limits: dict[str, int] = {}
+    open_files: int | None = None
+    cgroups: tuple[CgroupMemory, ...] = ()
+    host_available_bytes: int | None = None
+    host_total_bytes: int | None = None
+    maps: tuple[str, ...] = ()
+
+
+class Words(Value, frozen=True):
+    """The tail of what a process wrote to stdout and stderr: the bytes and where they were read."""
+
+    text: bytes
+    source: str
+    separate_stderr: bool = False
+
+
+class Scene(Value, frozen=True):
+    """Everything that is known about one end when its evidence is collected: a value, so that collecting is a function.
+
+    `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
+    """
+
+    agent: Agent
+    process: Process
+    scope: Scope
+    exit: ProcessExit
+    engine: EngineName
+    signals: tuple[SignalSent, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    victim: OomVictim | None = None
+    kernel_lines: tuple[KernelLine, ...] | None = None
+    last_seen: LastSeen | None = None
+    memory: tuple[MemorySample, ...] = ()
+    words: Words | None = None
+    words_missing: str = ""
+    family: tuple[int, ...] = ()
+    ancestors: tuple[int, ...] = ()
+
+
+class Evidence(Value, frozen=True, tag_field="kind"):
+    """One kind of fact about an incident. `source` says where it came from, as a person could look it up."""
+
+    source: str
+
+    @property
+    def kind(self) -> str:
+        """The slug of this kind: its file's name with hyphens."""
+        return str(type(self).__struct_config__.tag)
+
+    def says(self) -> str:
+        """One sentence for a person."""
+        raise NotImplementedError
+
+    def record(self, weight: Weight) -> EvidenceRecord:
+        """This evidence as the stream carries it."""
+        built = msgspec.to_builtins(self)
+        return EvidenceRecord(kind=self.kind, source=self.source, says=self.says(), weight=weight, data=built)
+
+
+class Missing(Value, frozen=True):
+    """Evidence that could not be had, with the reason as a person would say it."""
+
+    kind: str
+    because: str
+
+
+Collected = Evidence | Missing | None
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One file of this folder."""
+
+    slug: str
+    struct: type[Evidence]
+    absent: str
+    collect: Callable[[Scene], Collected]
+
+
+@cache
+def kinds() -> Mapping[str, Kind]:
+    """Every kind of evidence, by slug: the folder is the list."""
+    found = {}
+    for module_name in sorted(module.name for module in pkgutil.iter_modules(__path__)):
+        module = importlib.import_module(f"{__name__}.{module_name}")
+        slug = module_name.replace("_", "-")
+        structs = [
+            value
+            for value in vars(module).values()
+            if isinstance(value, type) and issubclass(value, Evidence) and value.__module__ == module.__name__
+        ]
+        if len(structs) != 1 or structs[0].__struct_config__.tag != slug:
+            raise TypeError(f"evidence/{module_name}.py must hold exactly one Evidence class, tagged {slug!r}")
+        found[slug] = Kind(slug, structs[0], module.ABSENT, module.collect)
+    return found
+
+
+def collect_all(scene: Scene) -> dict[str, Collected]:
+    """Ask every kind. One that fails costs its own answer only: a hostile process must not silence the rest."""
+    collected: dict[str, Collected] = {}
+    for slug, kind in kinds().items():
+        try:
+            collected[slug] = kind.collect(scene)
+        except Exception as error:  # noqa: BLE001 - the reason is kept as Missing and shown to the user
+            collected[slug] = Missing(kind=slug, because=f"reading it failed: {type(error).__name__}: {error}")
+    return collected
+
+
+def from_records(records: tuple[EvidenceRecord, ...]) -> dict[str, Collected]:
+    """Evidence as a recording carries it: what the record does not hold did not exist or could not be had then."""
+    collected: dict[str, Collected] = dict.fromkeys(kinds())
+    for record in records:
+        kind = kinds().get(record.kind)
+        if kind is None:
+            continue
+        try:
+            collected[record.kind] = msgspec.convert(record.data, kind.struct)
+        except msgspec.ValidationError as error:
+            collected[record.kind] = Missing(kind=record.kind, because=f"the recording holds it in another form: {error}")
+    return collected

@@ -1,0 +1,34 @@
+"""What the kernel log says about this pid: the OOM report with its scope and limit, the segfault line, GPU errors."""
+
+from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.readers.kernel import FaultLine, OomReport, read_fault_lines, read_oom_reports
+
+ABSENT = "the kernel log says nothing about this process"
+
+
+class KernelLog(Evidence, frozen=True, tag="kernel-log"):
+    """`oom` is the report that names this pid as victim; `fault` its segfault or trap line; `lines` are the words themselves."""
+
+    oom: OomReport | None
+    fault: FaultLine | None
+    lines: tuple[str, ...]
+
+    def says(self) -> str:
+        """One sentence for a person."""
+        return f"kernel log: {self.lines[-1][:200]}" if self.lines else "the kernel log names it"
+
+
+def collect(scene: Scene) -> KernelLog | Missing | None:
+    """From /dev/kmsg, followed by sequence number; joined by pid, not by time (its clock differs a little)."""
+    if scene.kernel_lines is None:
+        return Missing(kind="kernel-log", because="/dev/kmsg could not be read (it needs root, and is empty in a container)")
+    texts = [line.text for line in scene.kernel_lines]
+    pid = scene.process.pid
+    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None)
+    threads = {fault.tid for fault in scene.faults} | {pid}
+    fault = next((line for line in reversed(read_fault_lines(texts)) if line.pid in threads), None)
+    if oom is None and fault is None:
+        return None
+    marks = [f"pid={pid},", f"rocess {pid} (", *(f"[{tid}]: " for tid in threads), *(f"[{tid}] " for tid in threads)]
+    said = tuple(text for text in texts if any(mark in text for mark in marks))
+    return KernelLog(source="/dev/kmsg", oom=oom, fault=fault, lines=said[-6:])

@@ -1,0 +1,80 @@
+"""The native stack of the thread that faulted, unwound from the memory that the probe copied."""
+
+from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.evidence.fault import fatal_fault
+from agentscope.model import Mapping, Value
+
+ABSENT = "no fault signal was delivered"
+FRAMES = 48
+
+
+class NativeFrame(Value, frozen=True):
+    """One frame: `module` is the file's path, `offset` the address in that file, `symbol` "name+0x10" where one is known."""
+
+    module: str | None
+    offset: int | None
+    symbol: str | None
+
+
+class NativeStack(Evidence, frozen=True, tag="native-stack"):
+    """Frames, innermost first; `ended` says why the unwinding stopped. `owner` is the package of the first named library."""
+
+    frames: tuple[NativeFrame, ...]
+    ended: str
+    owner: str | None = None
+
+    def says(self) -> str:
+        """One sentence for a person."""
+        named = [frame.symbol or (frame.module or "?").rsplit("/", 1)[-1] for frame in self.frames[:4]]
+        return f"native stack, innermost first: {' ← '.join(named)} ({len(self.frames)} frames)"
+
+
+def mappings_of(scene: Scene) -> tuple[Mapping, ...]:
+    """Executable mappings at the end, or as last read from /proc/PID/maps, or the one that the probe looked up."""
+    if scene.exit.mappings:
+        return scene.exit.mappings
+    cached = []
+    for line in scene.last_seen.maps if scene.last_seen else ():
+        fields = line.split(maxsplit=5)
+        if len(fields) == 6 and "x" in fields[1] and fields[5].startswith("/"):
+            start, end = (int(part, 16) for part in fields[0].split("-"))
+            major, minor = (int(part, 16) for part in fields[3].split(":"))
+            cached.append(
+                Mapping(
+                    start=start,
+                    end=end,
+                    offset=int(fields[2], 16),
+                    inode=int(fields[4]),
+                    device=major << 20 | minor,
+                    path=fields[5],
+                )
+            )
+    if cached:
+        return tuple(cached)
+    fault = fatal_fault(scene)
+    return (fault.module,) if fault is not None and fault.module is not None else ()
+
+
+def collect(scene: Scene) -> NativeStack | Missing | None:
+    """Unwind with the .eh_frame of the files on disk; a file that was replaced since is not trusted."""
+    from agentscope.symbols import owner, unwind
+
+    fault = fatal_fault(scene)
+    if fault is None:
+        return None
+    mappings = mappings_of(scene)
+    if not mappings:
+        return Missing(kind="native-stack", because="the mappings of the process were gone before they could be read")
+    if fault.stack is None:
+        return Missing(kind="native-stack", because="the stack's memory could not be read in the probe")
+    stack = unwind.unwind(fault.registers, fault.stack, mappings, limit=FRAMES)
+    frames = tuple(NativeFrame(module=frame.path, offset=frame.address, symbol=frame.symbol) for frame in stack.frames)
+    if not frames:
+        return Missing(kind="native-stack", because=stack.ended)
+    module = next((frame.module for frame in frames if frame.module), None)
+    return NativeStack(
+        source="raw stack at signal:signal_deliver, unwound by .eh_frame",
+        frames=frames,
+        ended=stack.ended,
+        owner=owner.owner_of(module) if module else None,
+    )

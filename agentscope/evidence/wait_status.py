@@ -1,0 +1,37 @@
+"""How the process ended, exactly as waitpid(2) would report it."""
+
+from agentscope.evidence import Evidence, Scene
+from agentscope.symbols.signals import signal_name
+
+ABSENT = "the process has not ended"
+
+
+class WaitStatus(Evidence, frozen=True, tag="wait-status"):
+    """One of `code` and `signal` is None. `lived_ns` is the time from start to end."""
+
+    code: int | None
+    signal: int | None
+    signal_name: str | None
+    core_dumped: bool
+    lived_ns: int
+
+    def says(self) -> str:
+        """One sentence for a person."""
+        lived = f"after {self.lived_ns / 1e9:.1f} s"
+        if self.signal is not None:
+            return f"ended by {self.signal_name}{' (core dumped)' if self.core_dumped else ''} {lived}"
+        return f"exited with status {self.code} {lived}"
+
+
+def collect(scene: Scene) -> WaitStatus:
+    """From the exit event, which every engine has."""
+    end = scene.exit
+    sources = {"core": "tracepoint sched:sched_process_exit", "none": "waitid(2)", "netlink": "proc connector"}
+    return WaitStatus(
+        source=sources.get(end.engine, end.engine),
+        code=end.code,
+        signal=end.signal,
+        signal_name=signal_name(end.signal) if end.signal is not None else None,
+        core_dumped=end.core_dumped,
+        lived_ns=max(0, end.at_ns - end.start_ns),
+    )

@@ -1,0 +1,197 @@
+"""One line of the record: an event in a CloudEvents 1.0 envelope. The same format is the stream, the ledger, the replay input
+and the fixture. This is the door: secrets are redacted and raw memory is dropped here, before a disk or another program sees it.
+"""
+
+import datetime
+import re
+import socket
+import typing
+from collections.abc import Iterator
+
+import msgspec
+
+from agentscope.errors import BadInput
+from agentscope.model import (
+    AgentGone,
+    AgentSeen,
+    AnyEvent,
+    Event,
+    Fault,
+    IncidentClosed,
+    IncidentOpened,
+    KernelLine,
+    Pulse,
+    Value,
+)
+
+EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent)}
+LINE_LIMIT_BYTES = 4 << 20  # a longer line of a recording is refused: nothing we write comes near it
+
+# What is a secret by its form: provider keys, bearer tokens, passwords in URLs, NAME=value with a telling name. Each is linear-time.
+SECRETS = re.compile(
+    r"""(?x)
+    \b(?:sk-(?:ant-|proj-|or-)?|sk_live_|rk_live_|gh[pousr]_|github_pat_|glpat-|xox[abprs]-|hf_|gsk_|AIza|npm_|pypi-)[A-Za-z0-9_\-]{12,200}
+    | \b(?:AKIA|ASIA)[A-Z0-9]{16}\b
+    | \beyJ[A-Za-z0-9_\-]{10,2000}\.[A-Za-z0-9_\-]{10,2000}\.[A-Za-z0-9_\-]{0,500}
+    | (?i:(?<=bearer[ ]))[A-Za-z0-9._~+/\-]{12,2000}
+    | (?i:(?<=://))[^\s/:@"\\]{1,64}:[^\s/@"\\]{1,200}(?=@)
+    | (?i:(?<=password=)|(?<=passwd=)|(?<=secret=)|(?<=token=)|(?<=api_key=)|(?<=apikey=)|(?<=api-key=)|(?<=_key=)|(?<=_KEY=)
+       |(?<=--password[ ])|(?<=--token[ ])|(?<=--api-key[ ]))[^\s"'\\,;&]{4,400}
+    """
+)
+REDACTED = "[redacted]"
+
+
+class Envelope(Value, frozen=True):
+    """A decoded line. `time` is RFC 3339 in UTC; `sequence` is decimal, zero-padded, so that it sorts as text."""
+
+    id: str
+    source: str
+    type: str
+    time: str
+    sequence: str
+    data: AnyEvent
+    subject: str | None = None
+
+
+class RawEnvelope(msgspec.Struct, frozen=True):
+    """A line whose `data` is not decoded yet."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    data: msgspec.Raw
+    time: str = ""
+    sequence: str = ""
+    subject: str | None = None
+
+
+def redact(text: str) -> str:
+    """The text without what looks like a secret."""
+    return SECRETS.sub(REDACTED, text)
+
+
+def subject_of(event: AnyEvent) -> str | None:
+    """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
+    if isinstance(event, AgentSeen | AgentGone | IncidentOpened | IncidentClosed):
+        return f"{event.agent.name}/{event.agent.pid}"
+    if isinstance(event, Pulse):
+        return f"pid/{event.agent_pid}"
+    pid = getattr(event, "pid", None)
+    return None if pid is None else f"pid/{pid}"
+
+
+def timestamp(wall_ns: int) -> str:
+    """RFC 3339 in UTC with microseconds, from nanoseconds since 1970."""
+    moment = datetime.datetime.fromtimestamp(wall_ns / 1e9, tz=datetime.UTC)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+class Recorder:
+    """Turns events into lines. `boot_wall_ns` is the wall clock at CLOCK_BOOTTIME 0."""
+
+    def __init__(self, boot_id: str, boot_wall_ns: int, host: str | None = None) -> None:
+        self.boot_id = boot_id
+        self.boot_wall_ns = boot_wall_ns
+        self.source = f"agentscope://{host or socket.gethostname()}/{boot_id}"
+        self.sequence = 0
+        self.encoder = msgspec.json.Encoder()
+
+    def encode(self, event: AnyEvent) -> bytes | None:
+        """One line with its newline, or None for an event that never leaves the process."""
+        if isinstance(event, KernelLine):
+            return None
+        if isinstance(event, Fault):
+            event = msgspec.structs.replace(event, stack=None)
+        self.sequence += 1
+        kind = str(type(event).__struct_config__.tag)
+        envelope = {
+            "specversion": "1.0",
+            "id": f"{self.boot_id[:8]}-{self.sequence}",
+            "source": self.source,
+            "type": kind,
+            "time": timestamp(self.boot_wall_ns + event.at_ns),
+            "subject": subject_of(event),
+            "sequence": f"{self.sequence:012d}",
+            "datacontenttype": "application/json",
+            "data": event,
+        }
+        if envelope["subject"] is None:
+            del envelope["subject"]
+        line = self.encoder.encode(envelope)
+        # sampled numbers hold no secret; all else is text that a process controls
+        if not isinstance(event, Pulse):
+            line = redact(line.decode()).encode()
+        return line + b"\n"
+
+
+def decode(line: bytes) -> Envelope:
+    """Read one line back.
+
+    Raises:
+        BadInput: the line is not JSON, not an envelope, or not an event that this version knows; `why` says which.
+    """
+    if len(line) > LINE_LIMIT_BYTES:
+        raise BadInput("not a line of a recording", f"it is longer than {LINE_LIMIT_BYTES >> 20} MiB")
+    try:
+        raw = msgspec.json.decode(line, type=RawEnvelope)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput("not a line of a recording", str(error)) from None
+    known = EVENT_TYPES.get(raw.type)
+    if known is None:
+        raise BadInput("not an event that this version knows", f"its type is {raw.type[:80]!r}")
+    try:
+        event = msgspec.json.decode(raw.data, type=known)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"not a valid {raw.type}", str(error)) from None
+    return Envelope(
+        id=raw.id,
+        source=raw.source,
+        type=raw.type,
+        time=raw.time,
+        sequence=raw.sequence,
+        subject=raw.subject,
+        data=typing.cast("AnyEvent", event),
+    )
+
+
+def schema() -> dict[str, object]:
+    """JSON Schema of one line, generated from the types, so that it cannot disagree with them."""
+    kinds = [kind for kind in EVENT_TYPES.values() if kind is not KernelLine]
+    schemas, components = msgspec.json.schema_components(kinds, ref_template="#/$defs/{name}")
+    lines = [
+        {
+            "type": "object",
+            "required": ["specversion", "id", "source", "type", "time", "sequence", "data"],
+            "properties": {
+                "specversion": {"const": "1.0"},
+                "id": {"type": "string", "minLength": 1},
+                "source": {"type": "string", "format": "uri-reference"},
+                "type": {"const": str(kind.__struct_config__.tag)},
+                "time": {"type": "string", "format": "date-time"},
+                "subject": {"type": "string"},
+                "sequence": {"type": "string", "pattern": "^[0-9]+$"},
+                "datacontenttype": {"const": "application/json"},
+                "data": data,
+            },
+            "additionalProperties": False,
+        }
+        for kind, data in zip(kinds, schemas, strict=True)
+    ]
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "One line of the agentscope stream",
+        "oneOf": lines,
+        "$defs": components,
+    }
+
+
+def read_lines(lines: Iterator[bytes]) -> Iterator[tuple[int, Envelope | BadInput]]:
+    """Every line of a recording with its number, decoded or with its own error; blank lines are passed over."""
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            try:
+                yield number, decode(line)
+            except BadInput as error:
+                yield number, error
