@@ -63,11 +63,11 @@ class LastSeen(Value, frozen=True):
 
 
 class Words(Value, frozen=True):
-    """The tail of what a process wrote to stdout and stderr: the bytes and where they were read."""
+    """The tail of what a process wrote to stdout and stderr: the bytes, where they were read, and when the last was written."""
 
     text: bytes
     source: str
-    separate_stderr: bool = False
+    written_ns: int | None = None
 
 
 class Scene(Value, frozen=True):

@@ -14,7 +14,7 @@ ABSENT = "no signal ended it"
 
 SI_KERNEL = 128  # include/uapi/asm-generic/siginfo.h
 DELIVERED = frozenset({0, 2, 4})  # TRACE_SIGNAL_DELIVERED, ALREADY_PENDING (an earlier one counts), LOSE_INFO
-SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGTERM, SIGXCPU = 1, 2, 3, 9, 15, 24
+SIGHUP, SIGINT, SIGQUIT, SIGKILL, SIGPIPE, SIGTERM, SIGXCPU = 1, 2, 3, 9, 13, 15, 24
 ANSWERED_WITHIN_NS = 30_000_000_000  # a clean-up that takes longer than this is not an answer to the signal
 
 # Programs that stop what they own because somebody asked them to. By the name of their executable, not by comm, which is forgeable.

@@ -11,10 +11,14 @@ KEPT_BYTES = 8192
 
 
 class LastWords(Evidence, frozen=True, tag="last-words"):
-    """`text` is the tail, control sequences removed, at most 8 KiB; `readings` are in the order the readers rank them."""
+    """`text` is the tail, control sequences removed, at most 8 KiB; `readings` are in the order the readers rank them.
+
+    `before_end_ns` is how long before the end the last byte was written (None: not known): words long past explain no end.
+    """
 
     text: str
     readings: tuple[Reading, ...]
+    before_end_ns: int | None = None
 
     def says(self) -> str:
         """One sentence for a person."""
@@ -43,4 +47,9 @@ def collect(scene: Scene) -> LastWords | Missing | None:
     text, readings = read_words(words.text[-65536:])
     if not text.strip():
         return None
-    return LastWords(source=words.source, text=text[-KEPT_BYTES:], readings=readings)
+    return LastWords(
+        source=words.source,
+        text=text[-KEPT_BYTES:],
+        readings=readings,
+        before_end_ns=None if words.written_ns is None else max(0, scene.exit.at_ns - words.written_ns),
+    )

@@ -1,0 +1,355 @@
+"""Step 2: which processes are watched, who they are (identity that survives pid reuse), and what each is to its agent.
+
+An identity is boot id + pid + start time. The tree is kept by birth: a child that is re-parented stays in its agent.
+"""
+
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Literal
+
+import psutil
+
+from agentscope.errors import BadInput, NoSuchProcess, UsageError
+from agentscope.model import Agent, Ancestor, Process, ProcessExec, Role, Value
+from agentscope.record import timestamp
+
+TICK_NS = 10_000_000  # USER_HZ is 100 on every architecture Linux serves: /proc/PID/stat counts in it
+ARGV_LIMIT_BYTES = 512
+
+# Programs whose only job is to start another one and to mirror its end.
+WRAPPERS = frozenset(
+    {"env", "timeout", "gtimeout", "nohup", "nice", "ionice", "chrt", "taskset", "numactl", "setsid", "stdbuf", "time", "sudo", "doas", "su", "runuser",
+     "setpriv", "gosu", "su-exec", "chroot", "unshare", "nsenter", "setarch", "bwrap", "firejail", "tini", "dumb-init", "docker-init", "catatonit",
+     "npx", "bunx", "uvx", "pipx", "systemd-run", "systemd-inhibit", "systemd-cat", "flock", "script", "unbuffer", "cgexec", "dotenv", "direnv",
+     "prlimit", "choom", "faketime", "with-contenv", "s6-setuidgid", "chpst", "multilog", "ltrace", "strace", "catchsegv"}
+)  # fmt: skip
+RUNNERS = {  # these are wrappers only with such a sub-command
+    "uv": {"run", "tool"}, "poetry": {"run"}, "pdm": {"run"}, "hatch": {"run"}, "pipenv": {"run"}, "rye": {"run"}, "conda": {"run"}, "mamba": {"run"},
+    "micromamba": {"run"}, "npm": {"exec", "run", "start", "x", "test"}, "pnpm": {"exec", "run", "dlx", "start"}, "yarn": {"run", "exec", "start", "dlx"},
+    "bun": {"run", "x"}, "deno": set(), "mise": {"exec", "x"}, "asdf": {"exec"}, "busybox": {"timeout", "env", "nohup"},
+}  # fmt: skip
+SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish"})
+NODE_LAUNCHERS = {
+    "npx-cli.js": "npx",
+    "npx": "npx",
+    "npm-cli.js": "npm",
+    "npm": "npm",
+    "yarn.js": "yarn",
+    "pnpm.cjs": "pnpm",
+    "pnpm": "pnpm",
+}
+
+# Agents known by their command line. Each pattern is matched against the program's name or its script's name.
+SIGNATURES = re.compile(
+    r"^(?:claude|claude-code|codex|opencode|openclaw|gemini|gemini-cli|qwen|qwen-code|aider|goose|goosed|cursor-agent|amp|crush|plandex|"
+    r"copilot-agent|continue-agent|cline|sweagent|openhands|open-interpreter|interpreter|crewai|langgraph|autogen|autogenstudio|smolagent|"
+    r"metagpt|letta|llama-agents|agno|pydantic-ai|mcp-server-[a-z0-9-]{1,40})(?:\.py|\.js|\.mjs)?$"
+)
+
+
+class Target(Value, frozen=True):
+    """What the user asked to watch. `name` labels the agent; `value` is a pid, a regular expression, a unit or a cgroup path."""
+
+    kind: Literal["pid", "name", "command", "unit", "cgroup", "user", "signature"]
+    value: str
+    name: str | None = None
+
+    def __str__(self) -> str:
+        """As the user would write it."""
+        return "known agents by signature" if self.kind == "signature" else f"--{self.kind} {self.value}"
+
+    def pattern(self) -> re.Pattern[str]:
+        """The compiled regular expression.
+
+        Raises:
+            UsageError: it is not one.
+        """
+        try:
+            return re.compile(self.value)
+        except re.error as error:
+            raise UsageError(
+                f"--{self.kind} {self.value!r} is not a regular expression", str(error), "a plain name, such as --name aider"
+            ) from None
+
+
+def program_name(argv: tuple[str, ...], comm: str = "") -> str:
+    """What a person would call the program: the script of an interpreter, else the base name of argv[0]."""
+    if not argv:
+        return comm
+    first = argv[0].rsplit("/", 1)[-1].lstrip("-") or comm
+    if re.match(r"^(?:python[0-9.]*|pypy[0-9.]*|node|nodejs|ruby|perl|php|bun|deno|tsx|ts-node)$", first):
+        for position, word in enumerate(argv[1:], start=1):
+            if word == "-m" and position + 1 < len(argv):
+                return argv[position + 1].split(".")[0]
+            if word in {"-c", "-e", "--eval", "-p"}:
+                return first
+            if not word.startswith("-"):
+                return word.rsplit("/", 1)[-1]
+    return first
+
+
+def is_wrapper(argv: tuple[str, ...]) -> bool:
+    """Whether this command line only starts another program and mirrors its end."""
+    if not argv:
+        return False
+    first = argv[0].rsplit("/", 1)[-1].lstrip("-")
+    if first in SHELLS:
+        return any(word.startswith("-") and not word.startswith("--") and "c" in word for word in argv[1:4])
+    if first in {"node", "nodejs"} and len(argv) > 1:
+        launcher = NODE_LAUNCHERS.get(argv[1].rsplit("/", 1)[-1])
+        return launcher is not None and (launcher == "npx" or len(argv) < 3 or argv[2] in RUNNERS.get(launcher, set()))
+    if first in RUNNERS:
+        return any(word in RUNNERS[first] for word in argv[1:4])
+    return first in WRAPPERS
+
+
+def role_of(argv: tuple[str, ...], parent: Role | None, parent_on_agent_line: bool) -> tuple[Role, bool]:
+    """Role of a process, and whether it is on the agent's own line: the root, or below nothing but wrappers of it."""
+    on_line = parent is None or (parent_on_agent_line and parent == "wrapper")
+    if is_wrapper(argv):
+        return "wrapper", on_line
+    return ("agent" if on_line else "tool"), on_line
+
+
+def same_identity(start_a_ns: int, start_b_ns: int) -> bool:
+    """Whether two start times are of one process: /proc rounds to 10 ms, the kernel does not."""
+    return abs(start_a_ns - start_b_ns) < 2 * TICK_NS
+
+
+def start_ns_of(pid: int, proc: str = "/proc") -> int | None:
+    """Start time in nanoseconds since boot, rounded to 10 ms; None if there is no such process."""
+    try:
+        stat = Path(f"{proc}/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # comm may hold spaces and parentheses: the fields start after the last one (proc_pid_stat(5))
+    fields = stat[stat.rfind(b")") + 2 :].split()
+    return int(fields[19]) * TICK_NS if len(fields) > 19 else None
+
+
+def memory_cgroup_of(pid: int, proc: str = "/proc") -> str | None:
+    """Path of the memory cgroup: the v1 controller's where there is one, else the v2 one."""
+    try:
+        lines = Path(f"{proc}/{pid}/cgroup").read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return None
+    unified = None
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if "memory" in controllers.split(","):
+            return path
+        if not controllers:
+            unified = path
+    return unified
+
+
+def unit_of(cgroup: str | None) -> str | None:
+    """The innermost systemd service or scope in a cgroup path."""
+    for part in reversed((cgroup or "").split("/")):
+        if part.endswith((".service", ".scope")) and not part.startswith(("docker-", "libpod-", "cri-containerd-", "crio-")):
+            return part
+    return None
+
+
+def container_of(cgroup: str | None) -> str | None:
+    """The container id (first 12 digits) in a cgroup path of docker, podman, containerd or cri-o."""
+    found = re.search(
+        r"(?:docker|libpod|cri-containerd|crio|containerd|kubepods[^/]*)[-/:](?:[^/]*/)*?([0-9a-f]{64})", cgroup or ""
+    )
+    return found.group(1)[:12] if found else None
+
+
+def read_process(pid: int) -> ProcessExec:
+    """One live process as an exec event: what it is now, at the time of looking.
+
+    Raises:
+        NoSuchProcess: it is gone, or never was.
+    """
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            argv = tuple(process.cmdline())
+            comm = process.name()
+            ppid = process.ppid()
+            uid = process.uids().real
+        start_ns = start_ns_of(pid)
+    except (psutil.NoSuchProcess, psutil.ZombieProcess, psutil.AccessDenied):
+        raise NoSuchProcess(
+            f"there is no process {pid}", "it has ended, or the number is wrong", "ps aux | grep NAME"
+        ) from None
+    if start_ns is None:
+        raise NoSuchProcess(f"there is no process {pid}", "it ended just now", "ps aux | grep NAME")
+    try:
+        exe: str | None = process.exe() or None
+    except (psutil.Error, OSError):
+        exe = None
+    return ProcessExec(
+        at_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        pid=pid,
+        start_ns=start_ns,
+        ppid=ppid,
+        comm=comm[:15],
+        argv=bounded(argv),
+        exe=exe,
+        uid=uid,
+        cgroup=memory_cgroup_of(pid),
+        ancestors=ancestors_of(ppid),
+    )
+
+
+def bounded(argv: tuple[str, ...]) -> tuple[str, ...]:
+    """The first 512 bytes of a command line, as the probe would have taken them."""
+    kept, room = [], ARGV_LIMIT_BYTES
+    for word in argv:
+        kept.append(word[:room])
+        room -= len(word) + 1
+        if room <= 0:
+            break
+    return tuple(kept)
+
+
+def ancestors_of(pid: int) -> tuple[Ancestor, ...]:
+    """Parent chain from `pid` up, at most eight."""
+    chain: list[Ancestor] = []
+    while pid > 0 and len(chain) < 8:
+        try:
+            stat = Path(f"/proc/{pid}/stat").read_bytes()
+        except OSError:
+            break
+        close = stat.rfind(b")")
+        chain.append(Ancestor(pid=pid, comm=stat[stat.find(b"(") + 1 : close].decode("utf-8", "replace")))
+        pid = int(stat[close + 2 :].split()[1])
+    return tuple(chain)
+
+
+def is_kernel_thread(pid: int) -> bool:
+    """Whether a live pid is a thread of the kernel: no user memory, no command line (PF_KTHREAD, sched.h)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return False
+    return bool(int(stat[stat.rfind(b")") + 2 :].split()[6]) & 0x00200000)
+
+
+def process_of(seen: ProcessExec, role: Role = "agent") -> Process:
+    """The process that an exec event describes."""
+    return Process(
+        pid=seen.pid, start_ns=seen.start_ns, ppid=seen.ppid, comm=seen.comm, argv=seen.argv, exe=seen.exe, uid=seen.uid, cgroup=seen.cgroup, role=role
+    )  # fmt: skip
+
+
+def agent_of(seen: ProcessExec, boot_wall_ns: int, name: str | None = None) -> Agent:
+    """The agent whose root process an exec event describes."""
+    return Agent(
+        name=name or inner_name(seen.argv, seen.comm),
+        pid=seen.pid,
+        start_ns=seen.start_ns,
+        start_time=timestamp(boot_wall_ns + seen.start_ns),
+        command=" ".join(seen.argv) or f"[{seen.comm}]",
+        exe=seen.exe,
+        uid=seen.uid,
+        cgroup=seen.cgroup,
+        unit=unit_of(seen.cgroup),
+        container=container_of(seen.cgroup),
+    )
+
+
+def inner_name(argv: tuple[str, ...], comm: str) -> str:
+    """The name of what a wrapper starts, where its command line says so: `timeout 60 python agent.py` is agent.py."""
+    if is_wrapper(argv):
+        for position in range(1, len(argv)):
+            word = argv[position].rsplit("/", 1)[-1]
+            if re.match(r"^(?:python[0-9.]*|node|ruby|perl|bun|deno)$", word) or SIGNATURES.match(word):
+                return program_name(argv[position:], comm)
+    return program_name(argv, comm) or comm
+
+
+def matches(target: Target, seen: ProcessExec) -> str | None:
+    """Why this process is what the target asks for, or None if it is not."""
+    if target.kind == "pid":
+        return f"--pid {target.value}" if str(seen.pid) == target.value else None
+    if target.kind == "name":
+        names = {seen.comm, program_name(seen.argv, seen.comm), (seen.exe or "").rsplit("/", 1)[-1]}
+        pattern = target.pattern()
+        found = next((name for name in sorted(names) if name and pattern.search(name)), None)
+        return f"its name {found!r} matches --name {target.value}" if found else None
+    if target.kind == "command":
+        return f"its command line matches {target.value!r}" if target.pattern().search(" ".join(seen.argv)) else None
+    if target.kind == "unit":
+        unit = target.value if "." in target.value else f"{target.value}.service"
+        return f"it belongs to unit {unit}" if unit in (seen.cgroup or "").split("/") else None
+    if target.kind == "cgroup":
+        wanted = cgroup_path(target.value)
+        inside = seen.cgroup is not None and (seen.cgroup == wanted or seen.cgroup.startswith(wanted.rstrip("/") + "/"))
+        return f"it is in cgroup {wanted}" if inside else None
+    if target.kind == "user":
+        return f"it belongs to user {target.value}" if str(seen.uid) == target.value else None
+    name = program_name(seen.argv, seen.comm)
+    return f"{name} is a known agent" if SIGNATURES.match(name) and not is_wrapper(seen.argv) else None
+
+
+def cgroup_path(given: str) -> str:
+    """A cgroup as the kernel names it, from that or from a path below /sys/fs/cgroup."""
+    path = re.sub(
+        r"^/sys/fs/cgroup(?:/(?:memory|unified|systemd|cpu|cpuacct|cpu,cpuacct|pids|blkio|devices|freezer|cpuset)(?=/|$))?",
+        "",
+        given,
+    )
+    return "/" + path.strip("/")
+
+
+def live_processes() -> Iterator[ProcessExec]:
+    """Every process of the host now, kernel threads left out; those that end while we look are passed over."""
+    for pid in psutil.pids():
+        if is_kernel_thread(pid):
+            continue
+        try:
+            yield read_process(pid)
+        except NoSuchProcess:
+            continue
+
+
+def descendants_of(pid: int) -> list[ProcessExec]:
+    """Live descendants, parents before children."""
+    children: dict[int, list[int]] = {}
+    for process in psutil.process_iter(["ppid"]):
+        children.setdefault(process.info["ppid"], []).append(process.pid)
+    found, queue = [], list(children.get(pid, ()))
+    while queue:
+        child = queue.pop(0)
+        try:
+            found.append(read_process(child))
+        except NoSuchProcess:
+            continue
+        queue.extend(children.get(child, ()))
+    return found
+
+
+def check_pid(text: str) -> int:
+    """A pid that can be watched.
+
+    Raises:
+        NoSuchProcess: nothing has this number. UsageError: it is a kernel thread. BadInput: it is no number.
+    """
+    if not text.isdigit() or not 0 < int(text) < 1 << 22:
+        raise BadInput(f"{text!r} is not a process number", "a pid is a number from 1 to 4194303", "pgrep -a NAME")
+    pid = int(text)
+    if start_ns_of(pid) is None:
+        raise NoSuchProcess(f"there is no process {pid}", "it has ended, or the number is wrong", "pgrep -a NAME")
+    if is_kernel_thread(pid):
+        raise UsageError(
+            f"process {pid} is a thread of the kernel", "it runs no program that could be an agent", "pgrep -a NAME"
+        )
+    return pid
+
+
+def roots(candidates: Iterable[tuple[ProcessExec, str]]) -> list[tuple[ProcessExec, str]]:
+    """Of the processes that match, those with no matching ancestor: one agent for one tree."""
+    chosen = {seen.pid: (seen, because) for seen, because in candidates}
+    return [
+        (seen, because)
+        for seen, because in chosen.values()
+        if not any(a.pid in chosen and a.pid != seen.pid for a in seen.ancestors)
+    ]

@@ -1,0 +1,342 @@
+"""Step 3: Events -> the tree of each agent -> the ends that may be incidents. A pure fold: the same live and on a recording.
+
+It decides which end is told: the innermost process's, once. Whether an end was wanted is decided by `stopped_on_purpose`.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agentscope.agents import SHELLS, inner_name, program_name, role_of, same_identity
+from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SignalActor
+from agentscope.model import (
+    Agent,
+    AgentSeen,
+    AnyEvent,
+    Diagnosis,
+    Fault,
+    OomVictim,
+    Process,
+    ProcessExec,
+    ProcessExit,
+    ProcessFork,
+    Scope,
+    SignalSent,
+    TimelineEntry,
+    Value,
+)
+from agentscope.symbols.signals import signal_name
+
+HELD_NS = 150_000_000  # how long a wrapper may take to mirror its child's exit code
+MIRROR_NS = 2_000_000_000  # how long after a told death a wrapper's own end is still its mirror
+FAULTS_KEPT = 16
+SIGNALS_KEPT = 32
+RECENT_KEPT = 256
+
+
+class Ended(Value, frozen=True):
+    """The end of one process of an agent, with everything the kernel said about that process before.
+
+    `is_root`: the agent itself is over with it. `mirrors`: a wrapper that only repeats the end of the process of this incident.
+    `step`: an inner command of a script that went on, so never the agent's own end.
+    """
+
+    agent: Agent
+    process: Process
+    scope: Scope
+    exit: ProcessExit
+    signals: tuple[SignalSent, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    victim: OomVictim | None = None
+    family: tuple[int, ...] = ()
+    ancestors: tuple[int, ...] = ()
+    is_root: bool = False
+    mirrors: str | None = None
+    step: bool = False
+
+
+@dataclass
+class Member:
+    """A living process of a tree, and what was observed of it."""
+
+    process: Process
+    tree: "Tree"
+    parent: "Member | None"
+    on_agent_line: bool
+    execed: bool = True
+    signals: deque[SignalSent] = field(default_factory=lambda: deque(maxlen=SIGNALS_KEPT))
+    faults: list[Fault] = field(default_factory=list)
+    victim: OomVictim | None = None
+    told: str | None = None  # incident of this process or of the child it mirrors
+    child_ended: ProcessExit | None = None
+    child_told: str | None = None
+
+
+@dataclass
+class Tree:
+    """An agent: its root, living members, and the pids of those that ended lately."""
+
+    agent: Agent
+    root: Member | None = None
+    live: dict[int, Member] = field(default_factory=dict)
+    recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
+    outer: tuple[int, ...] = ()
+
+    def family(self) -> tuple[int, ...]:
+        """Pids of the tree, root first."""
+        return (self.agent.pid, *(pid for pid in self.live if pid != self.agent.pid), *self.recent)
+
+
+class Incidents:
+    """The fold. `apply` takes events in kernel order and returns the ends that it completes."""
+
+    def __init__(self) -> None:
+        self.members: dict[int, Member] = {}
+        self.trees: list[Tree] = []
+        self.held: dict[int, Ended] = {}  # by the wrapper's pid
+
+    def apply(self, event: AnyEvent) -> Iterable[Ended]:
+        """Fold one event; every end it completes, innermost first."""
+        if isinstance(event, ProcessExit):
+            return self.exited(event)
+        if isinstance(event, ProcessFork):
+            self.forked(event)
+        elif isinstance(event, ProcessExec):
+            self.execed(event)
+        elif isinstance(event, AgentSeen):
+            self.seen(event)
+        elif isinstance(event, SignalSent | Fault | OomVictim):
+            member = self.member(event.pid, event.start_ns)
+            if member is not None:
+                self.observed(member, event)
+        return ()
+
+    def member(self, pid: int, start_ns: int) -> Member | None:
+        """The member of this identity, never of a pid that was used again."""
+        member = self.members.get(pid)
+        return member if member is not None and same_identity(member.process.start_ns, start_ns) else None
+
+    def seen(self, event: AgentSeen) -> None:
+        """A new agent: its root, until the exec event that follows tells more."""
+        agent = event.agent
+        process = Process(pid=agent.pid, start_ns=agent.start_ns, argv=(), exe=agent.exe, uid=agent.uid, cgroup=agent.cgroup)
+        tree = Tree(agent)
+        tree.root = self.join(process, tree, None)
+        self.trees.append(tree)
+
+    def join(self, process: Process, tree: Tree, parent: Member | None, *, execed: bool = True) -> Member:
+        """Put a process into a tree."""
+        role, on_line = role_of(process.argv, parent.process.role if parent else None, parent.on_agent_line if parent else True)
+        member = Member(msgspec.structs.replace(process, role=role), tree, parent, on_line, execed)
+        self.members[process.pid] = tree.live[process.pid] = member
+        return member
+
+    def forked(self, event: ProcessFork) -> None:
+        """A child starts as a copy of its parent."""
+        parent = self.members.get(event.ppid)
+        if parent is not None:
+            copy = msgspec.structs.replace(
+                parent.process, pid=event.pid, start_ns=event.start_ns, ppid=event.ppid, comm=event.comm
+            )
+            self.join(copy, parent.tree, parent, execed=False)
+
+    def execed(self, event: ProcessExec) -> None:
+        """A process becomes another program, and so perhaps another role."""
+        member = self.member(event.pid, event.start_ns)
+        parent = member.parent if member else self.members.get(event.ppid)
+        if member is None and parent is None:
+            return
+        process = Process(
+            pid=event.pid,
+            start_ns=event.start_ns,
+            ppid=event.ppid,
+            comm=event.comm,
+            argv=event.argv,
+            exe=event.exe,
+            uid=event.uid,
+            cgroup=event.cgroup,
+        )
+        if member is None:
+            assert parent is not None
+            self.join(process, parent.tree, parent)
+            return
+        role, member.on_agent_line = role_of(
+            event.argv, parent.process.role if parent else None, parent.on_agent_line if parent else True
+        )
+        member.process = msgspec.structs.replace(process, role=role)
+        member.execed = True
+        if member.tree.root is member:
+            member.tree.outer = tuple(ancestor.pid for ancestor in event.ancestors) or member.tree.outer
+            if not member.tree.agent.command:
+                member.tree.agent = msgspec.structs.replace(
+                    member.tree.agent, name=inner_name(event.argv, event.comm), command=" ".join(event.argv)
+                )
+
+    @staticmethod
+    def observed(member: Member, event: SignalSent | Fault | OomVictim) -> None:
+        """Keep what was seen of a process, bounded: the first faults tell most, then the last."""
+        if isinstance(event, SignalSent):
+            member.signals.append(event)
+        elif isinstance(event, OomVictim):
+            member.victim = event
+        else:
+            if len(member.faults) >= FAULTS_KEPT:
+                del member.faults[FAULTS_KEPT // 2]
+            member.faults.append(event)
+
+    def exited(self, event: ProcessExit) -> list[Ended]:
+        """A process ended: told at once, held for its wrapper, or not at all."""
+        member = self.member(event.pid, event.start_ns)
+        if member is None:
+            return []
+        del self.members[event.pid]
+        tree = member.tree
+        tree.live.pop(event.pid, None)
+        tree.recent.append(event.pid)
+        if not tree.live:
+            self.trees.remove(tree)
+        told: list[Ended] = []
+        held = self.held.pop(event.pid, None)
+        if held is not None:
+            told.append(held)
+            member.child_told = ""
+        if member.parent is not None:
+            member.parent.child_ended = event
+        is_root = tree.root is member
+        if is_root and event.status == 0 and self.promoted(tree, member):
+            return told
+        if event.status == 0 and not is_root:
+            return told
+        ended = self.ended(member, event, is_root=is_root)
+        if self.waits_for_wrapper(member, event):
+            assert member.parent is not None
+            self.held[member.parent.process.pid] = ended
+            return told
+        return [*told, ended]
+
+    def waits_for_wrapper(self, member: Member, event: ProcessExit) -> bool:
+        """An exit code below a wrapper may be one step of a script: the wrapper's own end tells which."""
+        parent = member.parent
+        return (
+            event.signal is None
+            and event.status != 0
+            and member.on_agent_line
+            and parent is not None
+            and parent.process.role == "wrapper"
+            and self.members.get(parent.process.pid) is parent
+        )
+
+    def ended(self, member: Member, event: ProcessExit, *, is_root: bool) -> Ended:
+        """Gather what is known of this end."""
+        above: list[int] = []
+        step = member.parent
+        while step is not None:
+            above.append(step.process.pid)
+            step = step.parent
+        return Ended(
+            agent=member.tree.agent,
+            process=member.process,
+            scope="agent" if member.on_agent_line else "tool",
+            exit=event,
+            signals=tuple(member.signals),
+            faults=tuple(member.faults),
+            victim=member.victim,
+            family=member.tree.family(),
+            ancestors=(*above, *member.tree.outer),
+            is_root=is_root,
+            mirrors=self.mirrored(member, event),
+        )
+
+    @staticmethod
+    def mirrored(member: Member, event: ProcessExit) -> str | None:
+        """The incident that this end only repeats, if it does: a wrapper or shell ending like its child, or by it."""
+        child = member.child_ended
+        if child is None or member.child_told is None or event.at_ns - child.at_ns > MIRROR_NS or event.status == 0:
+            return None
+        same = event.status & 0xFF7F == child.status & 0xFF7F
+        shell = child.signal is not None and event.code == 128 + child.signal
+        wrapper = member.process.role == "wrapper" and event.signal in {None, child.signal}
+        is_shell = program_name(member.process.argv[:1], member.process.comm) in SHELLS
+        return member.child_told if wrapper or ((same or shell) and is_shell) else None
+
+    def promoted(self, tree: Tree, root: Member) -> bool:
+        """A daemon's first process exits 0 and leaves its forked copy: the copy is the agent from now on."""
+        heir = next((m for m in tree.live.values() if m.parent is root and not m.execed and not m.on_agent_line), None)
+        if heir is None or root.process.role != "agent":
+            return False
+        heir.parent, heir.on_agent_line = None, True
+        heir.process = msgspec.structs.replace(heir.process, role="agent")
+        tree.root = heir
+        tree.agent = msgspec.structs.replace(tree.agent, pid=heir.process.pid, start_ns=heir.process.start_ns)
+        return True
+
+    def opened(self, ended: Ended, incident: str) -> None:
+        """Remember that this end was told, for the wrappers above it."""
+        parent = self.members.get(ended.process.ppid or 0)
+        if parent is not None:
+            parent.child_told = incident
+
+    def overdue(self, now_ns: int) -> list[Ended]:
+        """Held ends whose wrapper went on: steps of a script, not the agent's end."""
+        late = [pid for pid, ended in self.held.items() if now_ns - ended.exit.at_ns > HELD_NS]
+        return [msgspec.structs.replace(self.held.pop(pid), scope="tool", step=True) for pid in late]
+
+
+def stopped_on_purpose(ended: Ended, actor: SignalActor | None) -> str | None:
+    """Why this end is no incident, as a sentence; None if it may be one (DESIGN.md section 3, "No incident")."""
+    end = ended.exit
+    if end.status == 0:
+        return "exited with status 0"
+    if ended.mirrors:
+        return "a wrapper that repeated the end of what it had started"
+    if actor is None:
+        return None
+    number, relation = actor.signal, actor.relation
+    interrupted = any(
+        s.signal == SIGINT and (s.code == 128 or s.sender_tty or s.sender_pid in ended.ancestors) for s in ended.signals
+    )
+    if interrupted and (number == SIGINT or end.code == 128 + SIGINT):
+        return "interrupted from its terminal (Ctrl-C)"
+    if actor.answered and number in {SIGTERM, SIGINT, SIGHUP, SIGQUIT} and end.code in {0, 128 + number}:
+        return f"answered {signal_name(number)} {actor.actor.says} by a clean exit"
+    if number in {SIGTERM, SIGKILL, SIGINT, SIGHUP, SIGQUIT} and actor.oom_daemon is None and owned_by_manager(ended, actor):
+        return f"stopped by {actor.manager or 'its service manager'} (pid {actor.actor.pid})"
+    if ended.scope == "tool":
+        if relation in {"ancestor", "family"} and actor.actor.pid in ended.family:
+            return "a tool that its own agent ended"
+        if relation == "dying-parent" or (number == SIGPIPE and relation == "self"):
+            return "a tool whose reader or parent had ended"
+    return None
+
+
+def owned_by_manager(ended: Ended, actor: SignalActor) -> bool:
+    """Whether the sender is the service manager or container runtime above this agent, or works for it."""
+    sender = actor.actor.pid
+    if actor.manager is None or sender is None:
+        return False
+    above = set(ended.ancestors) - set(ended.family)
+    return sender == 1 or sender in above or any(a.pid in above and a.pid != 1 for a in actor.actor.ancestors)
+
+
+def worth_telling(ended: Ended, diagnosis: Diagnosis) -> bool:
+    """A tool that exits non-zero and says nothing did its job: grep found nothing, a test failed. The agent hears of it."""
+    if ended.scope == "agent" or ended.exit.signal is not None:
+        return True
+    return bool(diagnosis.findings) and diagnosis.findings[0].cause != "exit/status"
+
+
+def timeline_of(ended: Ended) -> tuple[TimelineEntry, ...]:
+    """What was observed of this process, oldest first, relative to its end."""
+    end = ended.exit
+    entries = [(end.start_ns, f"{ended.process.comm or 'process'} (pid {ended.process.pid}) started")]
+    entries += [
+        (s.at_ns, f"{signal_name(s.signal)} generated by {s.sender_comm} (pid {s.sender_pid}), {s.handler}")
+        for s in ended.signals
+    ]
+    entries += [(f.at_ns, f"{signal_name(f.signal)} delivered to thread {f.tid}, {f.handler}") for f in ended.faults]
+    if ended.victim is not None:
+        entries.append((ended.victim.at_ns, f"chosen by the OOM killer; {ended.victim.trigger_comm} was allocating"))
+    entries.append((end.at_ns, f"ended: {signal_name(end.signal) if end.signal else f'exit status {end.code}'}"))
+    return tuple(TimelineEntry(offset_ns=at_ns - end.at_ns, says=says) for at_ns, says in sorted(entries))
