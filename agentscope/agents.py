@@ -3,7 +3,9 @@
 An identity is boot id + pid + start time. The tree is kept by birth: a child that is re-parented stays in its agent.
 """
 
+import os
 import re
+import stat
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -12,7 +14,7 @@ from typing import Literal
 import psutil
 
 from agentscope.errors import BadInput, NoSuchProcess, UsageError
-from agentscope.model import Agent, Ancestor, Process, ProcessExec, Role, Value
+from agentscope.model import Agent, Ancestor, Process, ProcessExec, Role, StreamKind, Value
 from agentscope.record import timestamp
 
 TICK_NS = 10_000_000  # USER_HZ is 100 on every architecture Linux serves: /proc/PID/stat counts in it
@@ -121,11 +123,11 @@ def same_identity(start_a_ns: int, start_b_ns: int) -> bool:
 def start_ns_of(pid: int, proc: str = "/proc") -> int | None:
     """Start time in nanoseconds since boot, rounded to 10 ms; None if there is no such process."""
     try:
-        stat = Path(f"{proc}/{pid}/stat").read_bytes()
+        line = Path(f"{proc}/{pid}/stat").read_bytes()
     except OSError:
         return None
     # comm may hold spaces and parentheses: the fields start after the last one (proc_pid_stat(5))
-    fields = stat[stat.rfind(b")") + 2 :].split()
+    fields = line[line.rfind(b")") + 2 :].split()
     return int(fields[19]) * TICK_NS if len(fields) > 19 else None
 
 
@@ -195,8 +197,30 @@ def read_process(pid: int) -> ProcessExec:
         exe=exe,
         uid=uid,
         cgroup=memory_cgroup_of(pid),
+        stderr=stderr_of(pid),
         ancestors=ancestors_of(ppid),
     )
+
+
+def stderr_of(pid: int) -> StreamKind | None:
+    """What is behind a live process's descriptor 2; None where we may not look."""
+    try:
+        mode = os.stat(f"/proc/{pid}/fd/2")  # noqa: PTH116 - the magic link itself is meant
+    except FileNotFoundError:
+        return "closed"
+    except OSError:
+        return None
+    if stat.S_ISREG(mode.st_mode):
+        return "file"
+    if stat.S_ISFIFO(mode.st_mode):
+        return "pipe"
+    if stat.S_ISSOCK(mode.st_mode):
+        return "socket"
+    if stat.S_ISCHR(mode.st_mode):
+        # Documentation/admin-guide/devices.txt: 1:3 is /dev/null, 136 to 143 are Unix98 ptys
+        major, minor = os.major(mode.st_rdev), os.minor(mode.st_rdev)
+        return "null" if (major, minor) == (1, 3) else "pty" if 136 <= major <= 143 else "other"
+    return "other"
 
 
 def bounded(argv: tuple[str, ...]) -> tuple[str, ...]:
@@ -215,22 +239,22 @@ def ancestors_of(pid: int) -> tuple[Ancestor, ...]:
     chain: list[Ancestor] = []
     while pid > 0 and len(chain) < 8:
         try:
-            stat = Path(f"/proc/{pid}/stat").read_bytes()
+            line = Path(f"/proc/{pid}/stat").read_bytes()
         except OSError:
             break
-        close = stat.rfind(b")")
-        chain.append(Ancestor(pid=pid, comm=stat[stat.find(b"(") + 1 : close].decode("utf-8", "replace")))
-        pid = int(stat[close + 2 :].split()[1])
+        close = line.rfind(b")")
+        chain.append(Ancestor(pid=pid, comm=line[line.find(b"(") + 1 : close].decode("utf-8", "replace")))
+        pid = int(line[close + 2 :].split()[1])
     return tuple(chain)
 
 
 def is_kernel_thread(pid: int) -> bool:
     """Whether a live pid is a thread of the kernel: no user memory, no command line (PF_KTHREAD, sched.h)."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        line = Path(f"/proc/{pid}/stat").read_bytes()
     except OSError:
         return False
-    return bool(int(stat[stat.rfind(b")") + 2 :].split()[6]) & 0x00200000)
+    return bool(int(line[line.rfind(b")") + 2 :].split()[6]) & 0x00200000)
 
 
 def process_of(seen: ProcessExec, role: Role = "agent") -> Process:

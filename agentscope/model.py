@@ -369,6 +369,13 @@ class RuledOut(Value, frozen=True):
     because: str
 
 
+class MissingEvidence(Value, frozen=True):
+    """A kind of evidence that could not be had, with the reason."""
+
+    kind: str
+    because: str
+
+
 class Finding(Value, frozen=True):
     """A cause that matched. `cites` names the kinds of evidence it rests on; `cause` is filled in by the classifier."""
 
@@ -437,6 +444,7 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     timeline: tuple[TimelineEntry, ...]
     engine: EngineName
     detected_in_ms: float
+    missing: tuple[MissingEvidence, ...] = ()
     findings: tuple[Finding, ...] = ()
 
 

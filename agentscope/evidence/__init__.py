@@ -19,6 +19,7 @@ from agentscope.model import (
     EvidenceRecord,
     Fault,
     KernelLine,
+    MissingEvidence,
     OomVictim,
     Process,
     ProcessExit,
@@ -162,9 +163,10 @@ def collect_all(scene: Scene) -> dict[str, Collected]:
     return collected
 
 
-def from_records(records: tuple[EvidenceRecord, ...]) -> dict[str, Collected]:
+def from_records(records: tuple[EvidenceRecord, ...], missing: tuple[MissingEvidence, ...] = ()) -> dict[str, Collected]:
     """Evidence as a recording carries it: what the record does not hold did not exist or could not be had then."""
     collected: dict[str, Collected] = dict.fromkeys(kinds())
+    collected |= {absent.kind: Missing(kind=absent.kind, because=absent.because) for absent in missing}
     for record in records:
         kind = kinds().get(record.kind)
         if kind is None:

@@ -28,6 +28,7 @@ OOM_DAEMONS = frozenset({"earlyoom", "nohang", "oomd", "systemd-oomd", "bustd", 
 Relation = Literal[
     "self", "kernel", "terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger", "unattributed"
 ]
+OUTSIDE: frozenset[Relation] = frozenset({"terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger"})
 
 
 class EarlierSignal(Value, frozen=True):
@@ -61,6 +62,11 @@ class SignalActor(Evidence, frozen=True, tag="actor"):
     def says(self) -> str:
         """One sentence for a person."""
         return f"{self.signal_name} {self.actor.says}"
+
+    @property
+    def outside(self) -> bool:
+        """Whether another process, or a key at its terminal, sent it."""
+        return self.relation in OUTSIDE
 
 
 def program_of(signal: SignalSent) -> str:
@@ -176,7 +182,8 @@ def collect(scene: Scene) -> SignalActor | Missing | None:
             earlier=earlier_than(None, scene),
         )
     relation = relation_of(signal, scene)
-    program = program_of(signal)
+    # of a signal that the kernel made, the "sender" is only whoever ran at that moment
+    program = program_of(signal) if relation in OUTSIDE and relation != "terminal" else ""
     return SignalActor(
         source="tracepoint signal:signal_generate",
         actor=describe(signal, relation, scene),

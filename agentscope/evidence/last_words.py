@@ -8,6 +8,21 @@ from agentscope.model import Reading
 
 ABSENT = "it wrote nothing before it ended"
 KEPT_BYTES = 8192
+LINES_AFTER = 12  # lines of clean-up that may follow the words that ended it; after more it had gone on
+
+# Statuses with which a runtime ends by an error that nobody caught; one that is not named here may exit with any but 0.
+# Python: "Exit status", docs of sys.excepthook. Node: process docs, "Exit codes". Go: runtime, fatalpanic and dieFromSignal.
+# Rust: std::process, termination of a panicking main and of one that returns Err. JVM: java(1), ExitOnOutOfMemoryError.
+UNCAUGHT_CODES = {
+    "python": frozenset({1}),
+    "node": frozenset({1, 5, 6, 7, 10, 13}),
+    "go": frozenset({2}),
+    "rust": frozenset({1, 101}),
+    "jvm": frozenset({1, 3}),
+}
+NOT_STARTED = frozenset({126, 127})  # the shell's and the loader's words: no runtime got to run, so none raised anything
+TRAPS = frozenset({4, 5, 6})  # ILL, TRAP, ABRT: how V8, the JVM, Rust and C++ end themselves
+ENDING_BY_TRAP = frozenset({"exception/panic", "oom/runtime-heap", "oom/gpu"})
 
 
 class LastWords(Evidence, frozen=True, tag="last-words"):
@@ -30,6 +45,28 @@ class LastWords(Evidence, frozen=True, tag="last-words"):
     def reading(self, suggests: str) -> Reading | None:
         """The best reading that suggests this cause."""
         return next((reading for reading in self.readings if reading.suggests == suggests), None)
+
+    def accounting_for(self, code: int | None, signal: int | None) -> Reading | None:
+        """The one passage that tells of an error which ends a program just so: the best one that fits this status and place."""
+        return next((r for r in self.readings if fits(r, code, signal) and self.lines_after(r) <= LINES_AFTER), None)
+
+    def lines_after(self, reading: Reading) -> int:
+        """How many lines follow a passage; 0 where its own words cannot be found again."""
+        last = next((line.strip() for line in reversed(reading.excerpt.splitlines()) if line.strip()), "")
+        _, found, after = self.text.rpartition(last) if last else ("", "", "")
+        return sum(1 for line in after.splitlines()[1:] if line.strip()) if found else 0
+
+
+def fits(reading: Reading, code: int | None, signal: int | None) -> bool:
+    """Whether an error of this kind, uncaught, ends a program with this status."""
+    suggests = reading.suggests or ""
+    if signal is not None:
+        return signal in TRAPS and suggests in ENDING_BY_TRAP
+    if not code or code in NOT_STARTED:
+        return False
+    if not suggests.startswith(("exception/", "drift/")) and suggests not in ENDING_BY_TRAP:
+        return False
+    return code in UNCAUGHT_CODES.get(reading.reader, {code})
 
 
 @lru_cache(maxsize=8)

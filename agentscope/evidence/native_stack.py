@@ -6,6 +6,11 @@ from agentscope.model import Mapping, Value
 
 ABSENT = "no fault signal was delivered"
 FRAMES = 48
+# Libraries that die of what their caller did: the C library, the loader, the C++ runtime, Python's bridge to C, Python itself.
+CARRIERS = (
+    "libc.so", "libc-", "ld-linux", "ld-musl", "ld-2.", "libpthread", "libm.so", "libm-", "libstdc++", "libc++", "libgcc_s",
+    "libffi", "_ctypes.", "libpython", "python3", "linux-vdso", "[vdso]",
+)  # fmt: skip
 
 
 class NativeFrame(Value, frozen=True):
@@ -17,16 +22,31 @@ class NativeFrame(Value, frozen=True):
 
 
 class NativeStack(Evidence, frozen=True, tag="native-stack"):
-    """Frames, innermost first; `ended` says why the unwinding stopped. `owner` is the package of the first named library."""
+    """Frames, innermost first; `ended` says why the unwinding stopped. `owner` is the package that the blamed frame's file is of.
+
+    `complete` is True where the outermost frame was reached, so that this is all of the stack.
+    """
 
     frames: tuple[NativeFrame, ...]
     ended: str
     owner: str | None = None
+    complete: bool = False
+
+    @property
+    def blamed(self) -> NativeFrame | None:
+        """The innermost frame that is not in a library which only did as it was told; None where there is none."""
+        return blamed_in(self.frames)
 
     def says(self) -> str:
         """One sentence for a person."""
         named = [frame.symbol or (frame.module or "?").rsplit("/", 1)[-1] for frame in self.frames[:4]]
         return f"native stack, innermost first: {' ← '.join(named)} ({len(self.frames)} frames)"
+
+
+def blamed_in(frames: tuple[NativeFrame, ...]) -> NativeFrame | None:
+    """The innermost frame with a file of its own, past the libraries that only carry out what their caller asks."""
+    named = (frame for frame in frames if frame.module is not None)
+    return next((frame for frame in named if not (frame.module or "").rsplit("/", 1)[-1].startswith(CARRIERS)), None)
 
 
 def mappings_of(scene: Scene) -> tuple[Mapping, ...]:
@@ -71,7 +91,8 @@ def collect(scene: Scene) -> NativeStack | Missing | None:
     frames = tuple(NativeFrame(module=frame.path, offset=frame.address, symbol=frame.symbol) for frame in stack.frames)
     if not frames:
         return Missing(kind="native-stack", because=stack.ended)
-    module = next((frame.module for frame in frames if frame.module), None)
+    blamed = blamed_in(frames) or next((frame for frame in frames if frame.module), None)
+    module = blamed.module if blamed else None
     return NativeStack(
         source="raw stack at signal:signal_deliver, unwound by .eh_frame",
         frames=frames,

@@ -5,12 +5,18 @@ from agentscope.evidence.fault import fatal_fault
 from agentscope.model import PythonFrame
 
 ABSENT = "no Python frames were read at a fault"
+INSTALLED = ("/lib/python3", "/site-packages/", "/dist-packages/", "<frozen ")
 
 
 class PythonStack(Evidence, frozen=True, tag="python-stack"):
     """Frames, innermost first."""
 
     frames: tuple[PythonFrame, ...]
+
+    @property
+    def blamed(self) -> PythonFrame:
+        """The innermost frame of the program's own code: neither of the interpreter's library nor of an installed one."""
+        return next((frame for frame in self.frames if not any(part in frame.file for part in INSTALLED)), self.frames[0])
 
     def says(self) -> str:
         """One sentence for a person."""

@@ -1,0 +1,208 @@
+"""What is kept of living processes, because /proc is gone when user space hears of a death (measured: 0 of 400 readable).
+
+Limits, cgroup chain and open files are read at attach and refreshed with the pulse; memory is a ring of samples; the file behind
+descriptor 2 is held open, so that its tail can be read even after it was unlinked.
+"""
+
+import contextlib
+import os
+import resource
+import stat
+import time
+from collections import deque
+from pathlib import Path
+
+import psutil
+
+from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words
+from agentscope.model import Process, ProcessExit
+
+HISTORY_KEPT = 600  # samples: ten minutes
+TAIL_BYTES = 32768
+REFRESH_NS = 5_000_000_000
+NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "no limit": memory.limit_in_bytes is rounded PAGE_COUNTER_MAX
+LIMITS = {
+    "AS": resource.RLIMIT_AS, "DATA": resource.RLIMIT_DATA, "STACK": resource.RLIMIT_STACK, "NOFILE": resource.RLIMIT_NOFILE,
+    "NPROC": resource.RLIMIT_NPROC, "CPU": resource.RLIMIT_CPU, "FSIZE": resource.RLIMIT_FSIZE, "CORE": resource.RLIMIT_CORE,
+}  # fmt: skip
+
+
+def number_in(path: Path) -> int | None:
+    """The number in a cgroup file; None where there is no file, no number, or "max"."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    return int(text) if text.isdigit() and int(text) < NO_LIMIT else None
+
+
+def counter_in(path: Path, name: str) -> int | None:
+    """One counter of a "name value" file such as memory.events."""
+    with contextlib.suppress(OSError):
+        for line in path.read_text().splitlines():
+            key, _, value = line.partition(" ")
+            if key == name and value.isdigit():
+                return int(value)
+    return None
+
+
+def memory_cgroups(cgroup: str | None, root: str = "/sys/fs/cgroup") -> tuple[CgroupMemory, ...]:
+    """The memory cgroup and those above it, innermost first, v1 or v2 as mounted; the root itself has no limit."""
+    chain: list[CgroupMemory] = []
+    path = (cgroup or "").strip("/")
+    v1 = Path(root, "memory")
+    version = 1 if (v1 / "memory.limit_in_bytes").exists() else 2
+    while path and len(chain) < 16:
+        folder = Path(v1 if version == 1 else root, path)
+        if version == 1:
+            found = CgroupMemory(
+                path=f"/{path}",
+                version=1,
+                limit_bytes=number_in(folder / "memory.limit_in_bytes"),
+                usage_bytes=number_in(folder / "memory.usage_in_bytes"),
+                peak_bytes=number_in(folder / "memory.max_usage_in_bytes"),
+                hit_limit_count=number_in(folder / "memory.failcnt"),
+                oom_kill_count=counter_in(folder / "memory.oom_control", "oom_kill"),
+            )
+        else:
+            found = CgroupMemory(
+                path=f"/{path}",
+                version=2,
+                limit_bytes=number_in(folder / "memory.max"),
+                usage_bytes=number_in(folder / "memory.current"),
+                peak_bytes=number_in(folder / "memory.peak"),
+                hit_limit_count=counter_in(folder / "memory.events", "max"),
+                oom_kill_count=counter_in(folder / "memory.events", "oom_kill"),
+            )
+        chain.append(found)
+        path = path.rpartition("/")[0]
+    return tuple(chain)
+
+
+def host_memory(proc: str = "/proc") -> tuple[int | None, int | None]:
+    """Available and total bytes of the host."""
+    found: dict[str, int] = {}
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(proc, "meminfo").read_text().splitlines():
+            key, _, value = line.partition(":")
+            if key in {"MemAvailable", "MemTotal"}:
+                found[key] = int(value.split()[0]) * 1024
+    return found.get("MemAvailable"), found.get("MemTotal")
+
+
+def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
+    """What can be read of a process now; of one that is gone, what its cgroup and the host still tell."""
+    available, total = host_memory()
+    soft: dict[str, int] = {}
+    cwd, files = None, None
+    lines: tuple[str, ...] = ()
+    with contextlib.suppress(psutil.Error, OSError):
+        live = psutil.Process(process.pid)
+        for name, number in LIMITS.items():
+            limit = live.rlimit(number)[0]
+            if limit != resource.RLIM_INFINITY:
+                soft[name] = limit
+        cwd, files = live.cwd(), live.num_fds()
+        if maps:
+            lines = tuple(
+                line
+                for line in Path(f"/proc/{process.pid}/maps").read_text("utf-8", "replace").splitlines()
+                if " r-xp " in line
+            )[:512]
+    return LastSeen(
+        at_ns=time.clock_gettime_ns(time.CLOCK_BOOTTIME),
+        cwd=cwd,
+        soft_limits=soft,
+        open_files=files,
+        cgroups=memory_cgroups(process.cgroup),
+        host_available_bytes=available,
+        host_total_bytes=total,
+        maps=lines,
+    )
+
+
+def open_stderr(pid: int) -> int | None:
+    """A descriptor of the regular file behind a live process's descriptor 2, or None where that is something else.
+
+    The kernel follows the magic link itself, so no path that the process controls is walked; opening never blocks and never
+    creates; what is not a regular file is closed again at once.
+    """
+    try:
+        if not stat.S_ISREG(os.stat(f"/proc/{pid}/fd/2").st_mode):  # noqa: PTH116 - the magic link itself is meant
+            return None
+        held = os.open(f"/proc/{pid}/fd/2", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(held).st_mode):
+        return held
+    os.close(held)
+    return None
+
+
+def open_regular(path: str) -> int | None:
+    """A descriptor of a regular file by path, links not followed; None where that cannot be."""
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY)
+    except OSError:
+        return None
+    if stat.S_ISREG(os.fstat(opened).st_mode):
+        return opened
+    os.close(opened)
+    return None
+
+
+def tail_of(descriptor: int, boot_wall_ns: int, source: str) -> Words | None:
+    """The end of a regular file, and when it was last written (CLOCK_BOOTTIME)."""
+    try:
+        facts = os.fstat(descriptor)
+        text = os.pread(descriptor, TAIL_BYTES, max(0, facts.st_size - TAIL_BYTES))
+    except OSError:
+        return None
+    return Words(text=text, source=source, written_ns=facts.st_mtime_ns - boot_wall_ns)
+
+
+class LastSeenCache:
+    """What is kept for each watched process: bounded, refreshed with the pulse, dropped at the end."""
+
+    def __init__(self, boot_wall_ns: int) -> None:
+        self.boot_wall_ns = boot_wall_ns
+        self.seen: dict[int, LastSeen] = {}
+        self.memory: dict[int, deque[MemorySample]] = {}
+        self.stderr: dict[int, int] = {}
+
+    def refresh(self, process: Process, now_ns: int) -> None:
+        """Read the process again if what is kept is old."""
+        kept = self.seen.get(process.pid)
+        if kept is not None and now_ns - kept.at_ns < REFRESH_NS:
+            return
+        self.seen[process.pid] = read_last_seen(process, maps=True)
+        if process.pid not in self.stderr:
+            held = open_stderr(process.pid)
+            if held is not None:
+                self.stderr[process.pid] = held
+
+    def sample(self, pid: int, memory: MemorySample) -> None:
+        """Keep one sample of memory."""
+        self.memory.setdefault(pid, deque(maxlen=HISTORY_KEPT)).append(memory)
+
+    def words(self, end: ProcessExit) -> Words | None:
+        """The last words in the file behind descriptor 2, if it was a regular file."""
+        held = self.stderr.get(end.pid)
+        if held is not None:
+            return tail_of(held, self.boot_wall_ns, "the file behind its descriptor 2")
+        if end.stderr == "file" and end.stderr_path:
+            opened = open_regular(end.stderr_path)
+            if opened is not None:
+                try:
+                    return tail_of(opened, self.boot_wall_ns, end.stderr_path)
+                finally:
+                    os.close(opened)
+        return None
+
+    def forget(self, pid: int) -> None:
+        """The process ended and its evidence was taken."""
+        self.seen.pop(pid, None)
+        self.memory.pop(pid, None)
+        held = self.stderr.pop(pid, None)
+        if held is not None:
+            os.close(held)

@@ -1,0 +1,264 @@
+"""Step 1, live: brings events of the engine and the kernel log to the pipeline, finds agents, and beats the pulse.
+
+Nothing here judges. Everything runs in one asyncio loop; no call waits.
+"""
+
+import asyncio
+import contextlib
+import os
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from agentscope import __version__
+from agentscope.agents import Target, agent_of, ancestors_of, descendants_of, live_processes, matches, read_process, roots
+from agentscope.evidence import MemorySample
+from agentscope.model import AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
+from agentscope.pipeline import Pipeline, now_ns
+from agentscope.sources import Engine, Source
+
+PULSE_S = 1.0
+HELD_CHECK_S = 0.05
+READS_A_SECOND = 8  # immediate reads of /proc for new agent processes: a storm of starts must not stop the drain
+SLICE = 256  # events folded before the loop may do something else
+BACKLOG_LIMIT = 500_000
+WORDS_IDLE_PULSES = 30
+
+
+class Live:
+    """One run over live sources. `start` returns once nothing can be missed any more."""
+
+    def __init__(self, pipeline: Pipeline, targets: Iterable[Target], engine: Engine, kernel_log: Source | None) -> None:
+        self.pipeline = pipeline
+        self.targets = tuple(targets)
+        self.engine = engine
+        self.kernel_log = kernel_log
+        self.members = pipeline.incidents.members
+        self.own = {os.getpid(), *(ancestor.pid for ancestor in ancestors_of(os.getppid()))}
+        self.backlog: deque[AnyEvent] = deque()
+        self.folding = False
+        self.reads_left = READS_A_SECOND
+        self.capturing = False
+        self.words_idle = 0
+        self.cpu: dict[int, tuple[int, int]] = {}
+        self.tasks: list[asyncio.Task[None]] = []
+        if kernel_log is None:
+            pipeline.kernel_lines = None
+        pipeline.words_missing = "its stderr is not a file, and the write probe was not attached when it wrote"
+
+    def start(self, degraded: tuple[str, ...] = ()) -> None:
+        """Find what is to be watched, watch it in the kernel, and only then say ready."""
+        discovering = any(target.kind != "pid" for target in self.targets)
+        if discovering:
+            self.engine.watch_discovered(True)
+        found = self.find()
+        for seen, _ in found:
+            self.engine.watch(seen.pid)
+            for child in descendants_of(seen.pid):
+                self.engine.watch(child.pid)
+            self.capture_words_of(seen)
+        self.pipeline.sink(
+            Ready(
+                at_ns=now_ns(),
+                version=__version__,
+                engine=self.engine.name,
+                kernel=Path("/proc/sys/kernel/osrelease").read_text().strip(),
+                boot_id=self.pipeline.recorder.boot_id,
+                wall_ns=self.pipeline.recorder.boot_wall_ns + now_ns(),
+                targets=tuple(str(target) for target in self.targets),
+                degraded=(*self.engine.degraded, *degraded),
+            )
+        )
+        for seen, because in found:
+            self.adopt(seen, because)
+        loop = asyncio.get_running_loop()
+        loop.add_reader(self.engine.fileno(), self.drain)
+        if self.kernel_log is not None:
+            loop.add_reader(self.kernel_log.fileno(), self.drain)
+        self.tasks = [loop.create_task(self.beat()), loop.create_task(self.settle())]
+
+    def close(self) -> None:
+        """Detach from the loop; what has come is folded first."""
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.engine.fileno())
+        if self.kernel_log is not None:
+            loop.remove_reader(self.kernel_log.fileno())
+        for task in self.tasks:
+            task.cancel()
+        self.backlog.extend(self.engine.drain())
+        while self.backlog:
+            self.fold(SLICE)
+        for ended in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
+            self.pipeline.end(ended)
+
+    # --- events, in kernel order ----------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Empty the sources at once, so that the ring never fills; fold in slices, so that the loop never stalls."""
+        if self.kernel_log is not None:
+            # the kernel logs a death before the process exits, so its lines are read first
+            for line in self.kernel_log.drain():
+                self.backlog.appendleft(line) if isinstance(line, KernelLine) and not self.backlog else self.backlog.append(
+                    line
+                )
+        self.backlog.extend(self.engine.drain())
+        if len(self.backlog) > BACKLOG_LIMIT:
+            dropped = len(self.backlog) - BACKLOG_LIMIT
+            for _ in range(dropped):
+                self.backlog.popleft()
+            self.pipeline.sink(
+                Lost(at_ns=now_ns(), source="backlog", count=dropped, says="events came faster than they could be judged")
+            )
+        if not self.folding:
+            self.fold_on()
+
+    def fold_on(self) -> None:
+        """Fold one slice and come back for the rest."""
+        self.fold(SLICE)
+        self.folding = bool(self.backlog)
+        if self.folding:
+            asyncio.get_running_loop().call_soon(self.fold_on)
+
+    def fold(self, count: int) -> None:
+        """Fold up to `count` events; what is about no agent of ours ends here."""
+        for _ in range(min(count, len(self.backlog))):
+            event = self.backlog.popleft()
+            if isinstance(event, KernelLine):
+                self.pipeline.remember(event)
+            elif isinstance(event, ProcessExec):
+                self.execed(event)
+            elif isinstance(event, ProcessFork):
+                if event.ppid in self.members:
+                    self.pipeline.tell(event)
+                else:
+                    self.engine.unwatch(event.pid)
+            elif isinstance(event, Lost) or getattr(event, "pid", None) in self.members:
+                self.pipeline.tell(event)
+
+    # --- agents -----------------------------------------------------------------------------------------------------------
+
+    def find(self) -> list[tuple[ProcessExec, str]]:
+        """The processes that are there already and match a target.
+
+        Raises:
+            NoSuchProcess: a pid that was asked for is gone.
+        """
+        found = [(read_process(int(target.value)), str(target)) for target in self.targets if target.kind == "pid"]
+        patterns = [target for target in self.targets if target.kind != "pid"]
+        if patterns:
+            for seen in live_processes():
+                because = next((why for target in patterns if (why := matches(target, seen))), None)
+                if because and seen.pid not in self.own:
+                    found.append((seen, because))
+        return roots(found)
+
+    def execed(self, event: ProcessExec) -> None:
+        """A program started: one of an agent's, a new agent, or nobody's."""
+        if event.pid in self.members or event.ppid in self.members:
+            self.pipeline.tell(event)
+            self.attend(event)
+            return
+        because = next((why for target in self.targets if (why := matches(target, event))), None)
+        if because is None or event.pid in self.own:
+            self.engine.unwatch(event.pid)
+        else:
+            self.adopt(event, because, new=True)
+
+    def adopt(self, seen: ProcessExec, because: str, *, new: bool = False) -> None:
+        """A new agent, with the processes it already has; those are told as exec events at the time we looked."""
+        label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
+        agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
+        self.pipeline.tell(AgentSeen(at_ns=seen.at_ns if new else now_ns(), agent=agent, because=because))
+        for process in (seen, *(() if new else descendants_of(seen.pid))):
+            self.pipeline.tell(process)
+            self.attend(process)
+
+    def attend(self, seen: ProcessExec) -> None:
+        """Keep what dies with a process: its limits, its stderr, where its interpreter has its frames."""
+        member = self.members.get(seen.pid)
+        if member is None:
+            return
+        self.capture_words_of(seen)
+        if "python" in (seen.exe or seen.comm):
+            self.engine.know_python((seen.pid,))
+        if member.on_agent_line and self.reads_left > 0:
+            self.reads_left -= 1
+            self.pipeline.cache.refresh(member.process, now_ns())
+
+    def capture_words_of(self, seen: ProcessExec) -> None:
+        """Attach the write probe if this process's stderr can be read nowhere else."""
+        if not self.capturing and seen.stderr not in {"file", "closed"}:
+            self.capturing = True
+            self.engine.capture_words(True)
+
+    # --- the pulse ----------------------------------------------------------------------------------------------------------
+
+    async def beat(self) -> None:
+        """Once a second, sample every agent."""
+        while True:
+            await asyncio.sleep(PULSE_S)
+            self.pulse(self.engine.sample())
+
+    async def settle(self) -> None:
+        """Decide ends that were held for a wrapper which went on."""
+        while True:
+            await asyncio.sleep(HELD_CHECK_S)
+            for ended in self.pipeline.incidents.overdue(now_ns()):
+                self.pipeline.end(ended)
+
+    def pulse(self, samples: Iterable[ProcessSample]) -> None:
+        """What every agent uses: kept for the history, told as one event an agent."""
+        now = now_ns()
+        self.reads_left = READS_A_SECOND
+        by_pid = {sample.pid: sample for sample in samples}
+        cache = self.pipeline.cache
+        for tree in list(self.pipeline.incidents.trees):
+            living = [by_pid[pid] for pid in tree.live if pid in by_pid]
+            for member in list(tree.live.values()):
+                cache.refresh(member.process, now)
+            seen = cache.seen.get(tree.root.process.pid) if tree.root else None
+            limited = [cgroup for cgroup in (seen.cgroups if seen else ()) if cgroup.limit_bytes is not None]
+            binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+            for sample in living:
+                cache.sample(sample.pid, MemorySample(at_ns=now, rss_bytes=sample.rss_bytes))
+            known = [sample.rss_bytes for sample in living if sample.rss_bytes is not None]
+            self.pipeline.tell(
+                Pulse(
+                    at_ns=now,
+                    agent_pid=tree.agent.pid,
+                    agent_start_ns=tree.agent.start_ns,
+                    state="running",
+                    rss_bytes=sum(known) if known else None,
+                    cpu_percent=self.cpu_percent(tree.agent.pid, living, now),
+                    threads=sum(len(sample.threads) for sample in living),
+                    cgroup_bytes=binding.usage_bytes if binding else None,
+                    limit_bytes=binding.limit_bytes if binding else None,
+                    limit_path=binding.path if binding else None,
+                )
+            )
+        self.rest_words()
+
+    def rest_words(self) -> None:
+        """Detach the write probe once nobody has needed it for a while: it slows every system call of the host a little."""
+        self.words_idle = 0 if self.members else self.words_idle + 1
+        if self.capturing and self.words_idle >= WORDS_IDLE_PULSES:
+            self.capturing = False
+            self.engine.capture_words(False)
+
+    def cpu_percent(self, agent_pid: int, living: list[ProcessSample], now: int) -> float | None:
+        """Percent of one CPU since the last pulse; None at the first."""
+        used = sum(thread.user_ns + thread.system_ns for sample in living for thread in sample.threads)
+        before = self.cpu.get(agent_pid)
+        self.cpu[agent_pid] = (now, used)
+        if before is None or now <= before[0]:
+            return None
+        return round(max(0.0, 100.0 * (used - before[1]) / (now - before[0])), 1)
+
+
+async def run_until(live: Live, stop: asyncio.Event, for_s: float | None) -> None:
+    """Watch until `stop` is set or `for_s` seconds have passed."""
+    try:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), for_s)
+    finally:
+        live.close()

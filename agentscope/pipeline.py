@@ -1,0 +1,228 @@
+"""The whole path, in order: event -> tree -> end -> evidence -> causes -> diagnosis -> record.
+
+Live (`live.py` brings events from the kernel) and on a recording (`replay`, below) it is the same path.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from agentscope.classifier import classify
+from agentscope.errors import CannotWrite
+from agentscope.evidence import Collected, Evidence, Missing, Scene, Words, collect_all, from_records
+from agentscope.evidence.actor import SignalActor
+from agentscope.evidence.actor import collect as collect_actor
+from agentscope.incidents import Ended, Incidents, stopped_on_purpose, timeline_of, worth_telling
+from agentscope.lastseen import LastSeenCache, read_last_seen
+from agentscope.ledger import Ledger
+from agentscope.model import (
+    AgentGone,
+    AnyEvent,
+    Diagnosis,
+    ExitRecord,
+    IncidentOpened,
+    KernelLine,
+    Lost,
+    MissingEvidence,
+    ProcessExit,
+)
+from agentscope.record import Recorder
+from agentscope.sources import Engine
+from agentscope.symbols.signals import signal_name
+
+Sink = Callable[[AnyEvent], None]
+LOG_LINES_KEPT = 4000
+LOG_LINES_READ = 1500  # one OOM report is about 80 lines; several may stand between a death and its report
+TOLD_KEPT = 4096
+
+
+def now_ns() -> int:
+    """CLOCK_BOOTTIME, the clock of every event."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def boot_wall_ns() -> int:
+    """Wall clock at CLOCK_BOOTTIME 0."""
+    return time.time_ns() - now_ns()
+
+
+def boot_id() -> str:
+    """The kernel's id of this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+class Pipeline:
+    """Folds events and tells every incident to `sink`, in order and without waiting for anything."""
+
+    def __init__(self, sink: Sink, engine: Engine | None = None, ledger: Ledger | None = None) -> None:
+        self.sink = sink
+        self.engine = engine
+        self.ledger = ledger
+        self.incidents = Incidents()
+        self.recorder = Recorder(boot_id(), boot_wall_ns())
+        self.cache = LastSeenCache(self.recorder.boot_wall_ns)
+        self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
+        self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
+        self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
+
+    def tell(self, event: AnyEvent) -> None:
+        """One event: to the record, then every end that it completes."""
+        self.sink(event)
+        for ended in self.incidents.apply(event):
+            self.end(ended)
+
+    def end(self, ended: Ended) -> None:
+        """One end: on purpose, or an incident with its diagnosis; then, if it was the root, the agent is gone."""
+        scene = self.scene(ended)
+        actor = collect_actor(scene)
+        signaller = actor if isinstance(actor, SignalActor) else None
+        on_purpose = stopped_on_purpose(ended, signaller)
+        incident = self.told.get(ended.mirrors) if ended.mirrors is not None else None
+        if on_purpose is None:
+            collected = collect_all(scene)
+            diagnosis = classify(collected)
+            if worth_telling(ended, diagnosis):
+                opened = incident_of(ended, scene, collected, diagnosis)
+                incident = self.told[ended.process.pid] = opened.incident
+                self.sink(opened)
+                self.keep(opened)
+        if ended.is_root:
+            says = on_purpose or ("an incident" if incident else "ended")
+            by = signaller.actor.says if on_purpose and signaller else None
+            self.sink(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
+        self.cache.forget(ended.process.pid)
+        while len(self.told) > TOLD_KEPT:
+            del self.told[next(iter(self.told))]
+
+    def scene(self, ended: Ended) -> Scene:
+        """Everything known about this end, as one value."""
+        end, pid = ended.exit, ended.process.pid
+        words, words_missing = self.words(end)
+        seen = self.cache.seen.get(pid)
+        if seen is None and end.signal is not None:
+            seen = read_last_seen(ended.process)
+        lines = self.kernel_lines
+        return Scene(
+            agent=ended.agent,
+            process=ended.process,
+            scope=ended.scope,
+            exit=end,
+            engine=end.engine,
+            signals=ended.signals,
+            faults=ended.faults,
+            victim=ended.victim,
+            kernel_lines=None if lines is None else tuple(lines[-LOG_LINES_READ:]) if end.signal else (),
+            last_seen=seen,
+            memory=tuple(self.cache.memory.get(pid, ())),
+            words=words,
+            words_missing=words_missing,
+            family=ended.family,
+            ancestors=ended.ancestors,
+        )
+
+    def words(self, end: ProcessExit) -> tuple[Words | None, str]:
+        """The last words from wherever they are, or why there are none."""
+        found = self.cache.words(end)
+        if found is None and self.engine is not None:
+            tail = self.engine.take_words(end.pid)
+            found = Words(text=tail, source="the write probe's tail of descriptors 1 and 2") if tail else None
+        return found, "" if found else self.words_missing
+
+    def remember(self, line: KernelLine) -> None:
+        """Keep what the kernel logs, bounded."""
+        if self.kernel_lines is not None:
+            self.kernel_lines.append(line)
+            if len(self.kernel_lines) > LOG_LINES_KEPT:
+                del self.kernel_lines[: LOG_LINES_KEPT // 2]
+
+    def keep(self, opened: IncidentOpened) -> None:
+        """Write the incident to the ledger; a full disk costs the record, never the stream."""
+        line = self.recorder.encode(opened)
+        if self.ledger is None or line is None:
+            return
+        try:
+            self.ledger.append(line)
+        except CannotWrite as error:
+            self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
+
+
+def replay(events: Iterable[AnyEvent], sink: Sink) -> None:
+    """The same path on a recording: its ends are found again, its evidence is judged again by today's causes."""
+    kept = list(events)
+    recorded = {(event.process.pid, event.process.start_ns): event for event in kept if isinstance(event, IncidentOpened)}
+    incidents = Incidents()
+    judged: set[str] = set()
+    for event in kept:
+        if isinstance(event, IncidentOpened):
+            if event.incident not in judged:
+                judged.add(event.incident)
+                sink(judged_again(event))
+            continue
+        sink(event)
+        for ended in incidents.apply(event):
+            told = recorded.get((ended.process.pid, ended.process.start_ns))
+            if told is not None and told.incident not in judged:
+                judged.add(told.incident)
+                sink(judged_again(told))
+
+
+def judged_again(recorded: IncidentOpened) -> IncidentOpened:
+    """A recorded incident under today's causes: evidence as it was, verdict new."""
+    collected = from_records(recorded.evidence, recorded.missing)
+    return msgspec.structs.replace(recorded, **verdict_of(collected, classify(collected), recorded.headline))
+
+
+def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplained: str) -> dict[str, Any]:
+    """The fields of an incident that the diagnosis decides."""
+    best = diagnosis.findings[0] if diagnosis.findings else None
+    cited = set(best.cites) if best else set()
+    supporting = {kind for finding in diagnosis.findings[1:] for kind in finding.cites}
+    evidence = [
+        found.record("decisive" if kind in cited else "supporting" if kind in supporting else "context")
+        for kind, found in collected.items()
+        if isinstance(found, Evidence)
+    ]
+    evidence.sort(key=lambda record: ("decisive", "supporting", "context").index(record.weight))
+    return {
+        "cause": best.cause if best else "undetermined",
+        "subtype": best.cause.split("/")[1] if best else "",
+        "confidence": best.confidence if best else "undetermined",
+        "headline": best.headline if best else unexplained,
+        "culprit": best.culprit if best else "unknown",
+        "advice": best.advice if best else ("agentscope doctor shows which evidence this machine cannot give",),
+        "evidence": tuple(evidence),
+        "missing": tuple(
+            MissingEvidence(kind=found.kind, because=found.because)
+            for found in collected.values()
+            if isinstance(found, Missing)
+        ),
+        "ruled_out": diagnosis.ruled_out,
+        "not_checked": diagnosis.not_checked,
+        "findings": diagnosis.findings,
+    }
+
+
+def incident_of(ended: Ended, scene: Scene, collected: dict[str, Collected], diagnosis: Diagnosis) -> IncidentOpened:
+    """The incident as the public contract has it."""
+    end = ended.exit
+    actor = collected.get("actor")
+    how = f"was ended by {signal_name(end.signal)}" if end.signal else f"exited with status {end.code}"
+    fields: dict[str, Any] = {
+        "at_ns": end.at_ns,
+        "incident": f"{boot_id()[:8]}-{end.pid}-{end.start_ns // 1_000_000}",
+        "agent": ended.agent,
+        "process": ended.process,
+        "scope": ended.scope,
+        "exit": ExitRecord(code=end.code, signal=signal_name(end.signal) if end.signal else None, core_dumped=end.core_dumped),
+        "actor": actor.actor if isinstance(actor, SignalActor) else None,
+        "timeline": timeline_of(ended),
+        "engine": scene.engine,
+        "detected_in_ms": round(max(0, now_ns() - end.at_ns) / 1e6, 3),
+    }
+    unexplained = f"{ended.process.comm or 'the process'} {how}, and nothing that was seen explains it"
+    return msgspec.convert(
+        fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
+    )
