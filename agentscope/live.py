@@ -254,11 +254,10 @@ class Live:
             return None
         return round(max(0.0, 100.0 * (used - before[1]) / (now - before[0])), 1)
 
-
-async def run_until(live: Live, stop: asyncio.Event, for_s: float | None) -> None:
-    """Watch until `stop` is set or `for_s` seconds have passed."""
-    try:
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), for_s)
-    finally:
-        live.close()
+    async def run_until(self, stop: asyncio.Event, for_s: float | None) -> None:
+        """Watch until `stop` is set or `for_s` seconds have passed."""
+        try:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(stop.wait(), for_s)
+        finally:
+            self.close()

@@ -1,0 +1,278 @@
+"""The command line: what each sub-command is wired to. Only this file chooses among engines, targets and views."""
+
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from agentscope import __version__
+from agentscope.errors import AgentscopeError, BadInput, CannotWrite, ExitStatus, UsageError
+
+Command = Callable[..., Any]
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command line and return its exit status."""
+    try:
+        status = main.main(args=arguments, prog_name="agentscope", standalone_mode=False)
+    except click.exceptions.Exit as leaving:
+        return leaving.exit_code
+    except click.Abort:
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return ExitStatus.USAGE
+    except AgentscopeError as error:
+        click.echo(f"agentscope: {error}", err=True)
+        return error.status
+    except BrokenPipeError:
+        silence(sys.stdout)
+        return ExitStatus.HEALTHY
+    except OSError as error:
+        click.echo(f"agentscope: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
+        silence(sys.stdout)
+        return ExitStatus.CANNOT_WRITE
+    return int(status or 0)
+
+
+def silence(stream: Any) -> None:
+    """Point a stream whose reader has gone at nothing, so that Python's own flush at exit stays quiet."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def write_out(text: str) -> None:
+    """Text to standard output, whole.
+
+    Raises:
+        CannotWrite: the disk behind it is full. BrokenPipeError: the reader has gone.
+    """
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        silence(sys.stdout)
+        raise CannotWrite("cannot write to standard output", os.strerror(error.errno or 0), "df -h .") from None
+
+
+def shared_options(command: Command) -> Command:
+    """Options that every command takes."""
+    state = click.option(
+        "--state-dir", metavar="DIR", envvar="AGENTSCOPE_STATE_DIR", help="Where incidents are recorded [/var/lib/agentscope]."
+    )
+    return state(command)
+
+
+def target_options(command: Command) -> Command:
+    """Options that say what to watch."""
+    options = [
+        click.option("--pid", "pids", multiple=True, metavar="N", help="Watch this process and its descendants."),
+        click.option("--name", "names", multiple=True, metavar="REGEX", help="Watch processes by name, running or started later."),
+        click.option("--unit", "units", multiple=True, metavar="NAME", help="Watch a systemd unit."),
+        click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
+        click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
+        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
+        click.option("--hang-after", type=click.FloatRange(min=1), default=30.0, metavar="SECONDS", help="Reserved for hang detection [30]."),
+    ]  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return shared_options(command)
+
+
+def targets_of(
+    pids: tuple[str, ...], names: tuple[str, ...], units: tuple[str, ...], cgroups: tuple[str, ...], config: str | None
+) -> tuple[Any, ...]:
+    """What the options ask for; nothing asked means agents known by signature.
+
+    Raises:
+        NoSuchProcess, UsageError, BadInput: one of them cannot be watched.
+    """
+    from agentscope.agents import Target, check_pid
+
+    chosen = [Target(kind="pid", value=str(check_pid(pid))) for pid in pids]
+    chosen += [Target(kind="name", value=name) for name in names]
+    chosen += [Target(kind="unit", value=unit) for unit in units]
+    chosen += [Target(kind="cgroup", value=cgroup) for cgroup in cgroups]
+    if config:
+        from agentscope.config import read_config
+
+        chosen += read_config(config)
+    for target in chosen:
+        if target.kind in {"name", "command"}:
+            target.pattern()
+    return tuple(chosen) or (Target(kind="signature", value=""),)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="agentscope")
+def main() -> None:
+    """Tells why a long-running process died, with proof from the kernel.
+
+    \b
+    sudo agentscope watch --name my_agent.py      a screen of what runs and what died
+    sudo agentscope run -- python my_agent.py     start it, and explain its end
+    agentscope diagnose 4711                      one report, of the living or the dead
+    agentscope doctor                             what works on this machine
+    """  # noqa: D301 - \b is click's mark for "keep these lines"
+
+
+@main.command()
+@target_options
+@click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
+def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:  # noqa: ARG001 - contract
+    """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
+    import asyncio
+
+    from agentscope.session import stream_events
+
+    chosen = targets_of(**targets)
+    return asyncio.run(stream_events(chosen, engine, state_dir, for_s))
+
+
+@main.command()
+@target_options
+@click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
+@click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
+def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:  # noqa: ARG001 - contract
+    """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
+    from agentscope.session import print_table, watch_screen
+
+    if once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+        write_out(print_table(targets_of(**targets) if not recording else (), state_dir, recording))
+        return ExitStatus.HEALTHY
+    chosen = () if recording else targets_of(**targets)
+    return watch_screen(chosen, engine, state_dir, recording)
+
+
+@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.option("--name", help="Name of the agent in what is told.")
+@click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
+@shared_options
+@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
+def run(command: tuple[str, ...], name: str | None, engine: str, state_dir: str | None) -> int:
+    """Start COMMAND, watch it, and explain its end; its input, output and exit status are passed through untouched."""
+    from agentscope.session import run_child
+
+    return run_child(command, name, engine, state_dir)
+
+
+@main.command()
+@click.argument("who", required=False, metavar="PID|NAME|UNIT")
+@click.option("--log", "log", metavar="FILE", help="Read kernel or program output from FILE, or - for standard input.")
+@click.option("--json", "as_json", is_flag=True, help="Print the same facts as JSON.")
+@shared_options
+def diagnose(who: str | None, log: str | None, as_json: bool, state_dir: str | None) -> int:
+    """Tell what is known of one process, alive or just dead, or read a pasted log.
+
+    Exit status: 0 healthy or a clean end, 10 fault found, 20 undetermined, 3 no such process, 4 not permitted, 64 usage.
+    """
+    from agentscope.diagnosing import diagnose_log, diagnose_process
+
+    if (who is None) == (log is None):
+        raise UsageError(
+            "diagnose takes either a process or --log",
+            "it got both or neither",
+            "agentscope diagnose 4711, or agentscope diagnose --log FILE",
+        )
+    status, text = diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json)
+    write_out(text)
+    return status
+
+
+@main.command()
+@click.argument("file")
+@click.option("--json", "as_json", is_flag=True, help="Print the replayed lines instead of reports.")
+@shared_options
+def replay(file: str, as_json: bool, state_dir: str | None) -> int:  # noqa: ARG001 - the option is on every command
+    """Judge a recording again. Needs no BPF and no root; lines that cannot be read are named and the rest is replayed."""
+    from agentscope.pipeline import replay as replay_events
+    from agentscope.record import Recorder
+    from agentscope.sources.recording import read_recording
+
+    kept, problems = [], 0
+    boot, offset = "recording", 0
+    for number, line in read_recording(file):
+        if isinstance(line, BadInput):
+            problems += 1
+            click.echo(f"agentscope: {file}, line {number}: {line}", err=True)
+            continue
+        kept.append(line.data)
+        if line.type == "agentscope.ready":
+            boot, offset = line.data.boot_id, line.data.wall_ns - line.data.at_ns  # type: ignore[union-attr] # the type says Ready
+    recorder = Recorder(boot, offset)
+    shown: list[str] = []
+    replay_events(kept, lambda event: shown.extend(replayed(event, recorder, as_json=as_json)))
+    write_out("".join(shown) or ("" if as_json else "The recording holds no incident.\n"))
+    return ExitStatus.BAD_INPUT if problems else ExitStatus.HEALTHY
+
+
+def replayed(event: Any, recorder: Any, *, as_json: bool) -> list[str]:
+    """One event of a replay as text: its line, or the report of an incident."""
+    from agentscope.model import IncidentOpened
+
+    if as_json:
+        line = recorder.encode(event)
+        return [line.decode()] if line else []
+    if not isinstance(event, IncidentOpened):
+        return []
+    from agentscope.views.report import render_report, wants_color, width_of
+
+    return [
+        render_report(
+            event, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=recorder.boot_wall_ns + event.at_ns
+        ),
+        "\n",
+    ]
+
+
+@main.command()
+@click.argument("cause", required=False)
+def explain(cause: str | None) -> int:
+    """Explain a cause in plain words, such as oom/cgroup; without one, list them all."""
+    from agentscope.causes import causes
+    from agentscope.views.report import render_explanation, wants_color, width_of
+
+    known = causes()
+    if cause is None:
+        width = max(len(slug) for slug in known)
+        write_out("".join(f"{slug:<{width}}  {found.explanation.splitlines()[0]}\n" for slug, found in sorted(known.items())))
+        return ExitStatus.HEALTHY
+    chosen = [slug for slug in sorted(known) if slug == cause or slug.split("/")[0] == cause or slug.split("/")[1] == cause]
+    if not chosen:
+        raise UsageError(f"there is no cause {cause!r}", f"the causes are {', '.join(sorted(known))}", "agentscope explain")
+    for slug in chosen:
+        write_out(render_explanation(slug, known[slug].explanation, width=width_of(sys.stdout), color=wants_color(sys.stdout)))
+    return ExitStatus.HEALTHY
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
+@shared_options
+def doctor(as_json: bool, state_dir: str | None) -> int:
+    """Say what works on this machine, what does not, and what to type. Exit status 69 if the probes cannot run."""
+    import msgspec
+
+    from agentscope.doctor import checks
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.views.report import render_doctor, wants_color, width_of
+
+    found = list(checks(state_dir_of(state_dir)))
+    if as_json:
+        write_out(json.dumps({"version": __version__, "checks": msgspec.to_builtins(found)}) + "\n")
+    else:
+        write_out(render_doctor(found, width=width_of(sys.stdout), color=wants_color(sys.stdout)))
+    engine = next(check for check in found if check.name == "engine core")
+    return ExitStatus.HEALTHY if engine.ok else ExitStatus.UNAVAILABLE
+
+
+@main.command(hidden=True)
+def schema() -> int:
+    """Print the JSON Schema of a line of the stream."""
+    from agentscope.record import schema as schema_of
+
+    write_out(json.dumps(schema_of(), indent=1, sort_keys=True) + "\n")
+    return ExitStatus.HEALTHY

@@ -1,0 +1,239 @@
+"""`agentscope diagnose`: one report, of a process that lives, of one that is dead, or of a pasted log."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+
+from agentscope.agents import (
+    Target,
+    agent_of,
+    is_kernel_thread,
+    live_processes,
+    matches,
+    process_of,
+    program_name,
+    read_process,
+    roots,
+    start_ns_of,
+)
+from agentscope.classifier import classify
+from agentscope.errors import BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
+from agentscope.evidence import Evidence, Scene, collect_all
+from agentscope.incidents import Ended
+from agentscope.lastseen import read_last_seen
+from agentscope.ledger import Ledger, state_dir
+from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExec, ProcessExit, Pulse
+from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
+from agentscope.record import timestamp
+
+LOG_LIMIT_BYTES = 4 << 20
+
+
+def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
+    """What a pasted log says. Exit status 10 if it names a death, 0 if all it names is harmless, 20 if nothing was recognised.
+
+    Raises:
+        BadInput: the file cannot be read.
+    """
+    from agentscope import readers
+
+    try:
+        if name == "-":
+            raw = sys.stdin.buffer.read(LOG_LIMIT_BYTES)
+        else:
+            with Path(name).open("rb") as file:
+                size = os.fstat(file.fileno()).st_size
+                file.seek(max(0, size - LOG_LIMIT_BYTES))
+                raw = file.read(LOG_LIMIT_BYTES)
+    except OSError as error:
+        raise BadInput(f"cannot read {name}", error.strerror or str(error), "agentscope diagnose --log - < FILE") from None
+    text = raw.decode("utf-8", "replace")
+    found = readers.diagnose_text(text)
+    readings = readers.read(text)
+    status = ExitStatus.FAULT_FOUND if found["findings"] else ExitStatus.HEALTHY if readings else ExitStatus.UNDETERMINED
+    if as_json:
+        return status, json.dumps(found, ensure_ascii=False) + "\n"
+    from agentscope.views.report import render_log_findings, wants_color, width_of
+
+    return status, render_log_findings(readings, width=width_of(sys.stdout), color=wants_color(sys.stdout))
+
+
+def diagnose_process(who: str, state: str | None, as_json: bool) -> tuple[ExitStatus, str]:
+    """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log.
+
+    Raises:
+        NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
+    """
+    pid = int(who) if who.isdigit() else pid_of(who)
+    if pid <= 0 or pid >= 1 << 22:
+        raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
+    if start_ns_of(pid) is not None:
+        return diagnose_live(pid, as_json)
+    incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
+    if incident is None:
+        raise NoSuchProcess(
+            f"there is no process {pid}, and nothing recorded its end",
+            "no watcher saw it, and the kernel log does not name it",
+            "sudo agentscope watch, before it happens again",
+        )
+    status = ExitStatus.UNDETERMINED if incident.cause == "undetermined" else ExitStatus.FAULT_FOUND
+    if as_json:
+        return status, msgspec.json.encode(incident).decode() + "\n"
+    from agentscope.views.report import render_report, wants_color, width_of
+
+    return status, render_report(
+        incident, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=boot_wall_ns() + incident.at_ns
+    )
+
+
+def pid_of(who: str) -> int:
+    """The one live process of this name or unit.
+
+    Raises:
+        NoSuchProcess: there is none. UsageError: there are several.
+    """
+    wanted = (Target(kind="unit", value=who), Target(kind="name", value=who))
+    found = [
+        (seen, who) for seen in live_processes() if any(matches(target, seen) for target in wanted) and seen.pid != os.getpid()
+    ]
+    chosen = [seen for seen, _ in roots(found)]
+    if not chosen:
+        raise NoSuchProcess(f"no process is called {who}, and no unit", "nothing that runs has this name", f"pgrep -a {who}")
+    if len(chosen) > 1:
+        listed = ", ".join(f"{seen.pid} ({program_name(seen.argv, seen.comm)})" for seen in chosen[:8])
+        raise UsageError(f"{len(chosen)} processes are called {who}", listed, f"agentscope diagnose {chosen[0].pid}")
+    return chosen[0].pid
+
+
+def diagnose_live(pid: int, as_json: bool) -> tuple[ExitStatus, str]:
+    """A process that is there: what it is, what it uses and in what state it is; a zombie's end is told from its status.
+
+    Raises:
+        NotPermitted: it belongs to another user and we are not root. UsageError: it is a kernel thread.
+    """
+    if is_kernel_thread(pid):
+        raise UsageError(
+            f"process {pid} is a thread of the kernel", "it runs no program that could be an agent", "agentscope diagnose PID"
+        )
+    owner = Path(f"/proc/{pid}").stat().st_uid
+    if os.geteuid() not in {0, owner}:
+        raise NotPermitted(
+            f"process {pid} belongs to user {owner}", "its files in /proc are closed to you", f"sudo agentscope diagnose {pid}"
+        )
+    fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+    if fields[0] == "Z":
+        return zombie(pid, int(fields[-1]), as_json)
+    seen = read_process(pid)
+    agent = agent_of(seen, boot_wall_ns())
+    kept = read_last_seen(process_of(seen))
+    scene = Scene(
+        agent=agent, process=process_of(seen), scope="agent", engine="none", last_seen=kept,
+        exit=ProcessExit(at_ns=now_ns(), pid=pid, start_ns=seen.start_ns, ppid=seen.ppid, comm=seen.comm, status=0, uid=seen.uid, engine="none"),
+    )  # fmt: skip
+    wanted = ("memory-limits", "open-files")
+    evidence = tuple(
+        found.record("context") for kind, found in collect_all(scene).items() if kind in wanted and isinstance(found, Evidence)
+    )
+    pulse = pulse_of(seen, kept.cgroups)
+    if as_json:
+        alive = {
+            "agent": msgspec.to_builtins(agent),
+            "alive": True,
+            "state": fields[0],
+            "pulse": msgspec.to_builtins(pulse),
+            "evidence": msgspec.to_builtins(evidence),
+        }
+        return ExitStatus.HEALTHY, json.dumps(alive) + "\n"
+    from agentscope.views.report import render_live, wants_color, width_of
+
+    return ExitStatus.HEALTHY, render_live(
+        agent, pulse=pulse, evidence=evidence, width=width_of(sys.stdout), color=wants_color(sys.stdout)
+    )
+
+
+def pulse_of(seen: ProcessExec, cgroups: tuple[object, ...]) -> Pulse:
+    """One pulse of a live process and its descendants, from /proc."""
+    from agentscope.evidence import CgroupMemory
+    from agentscope.session import usage_of
+
+    rss, threads = usage_of(seen.pid)
+    limited = [cgroup for cgroup in cgroups if isinstance(cgroup, CgroupMemory) and cgroup.limit_bytes is not None]
+    binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+    return Pulse(
+        at_ns=now_ns(),
+        agent_pid=seen.pid,
+        agent_start_ns=seen.start_ns,
+        state="running",
+        rss_bytes=rss,
+        cpu_percent=None,
+        threads=threads,
+        cgroup_bytes=binding.usage_bytes if binding else None,
+        limit_bytes=binding.limit_bytes if binding else None,
+        limit_path=binding.path if binding else None,
+    )
+
+
+def zombie(pid: int, status: int, as_json: bool) -> tuple[ExitStatus, str]:
+    """A process that has ended and that its parent has not read yet: its status is still there (proc_pid_stat(5), field 52)."""
+    seen = read_process(pid)
+    incident = opened_from(process_of(seen), agent_of(seen, boot_wall_ns()), status, past_kernel_lines())
+    if status == 0:
+        return (
+            ExitStatus.HEALTHY,
+            f"Process {pid} has ended with status 0; its parent (pid {seen.ppid}) has not read that yet.\n",
+        )
+    verdict = ExitStatus.UNDETERMINED if incident.cause == "undetermined" else ExitStatus.FAULT_FOUND
+    if as_json:
+        return verdict, msgspec.json.encode(incident).decode() + "\n"
+    from agentscope.views.report import render_report, wants_color, width_of
+
+    return verdict, render_report(incident, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=time.time_ns())
+
+
+def past_kernel_lines() -> tuple[KernelLine, ...] | None:
+    """What the kernel log still holds; None where it cannot be read."""
+    from agentscope.sources.kmsg import read_past
+
+    try:
+        return tuple(read_past())
+    except OSError:
+        return None
+
+
+def reconstructed(pid: int) -> IncidentOpened | None:
+    """The end of a pid that nobody watched, from the kernel log alone; None where the log does not name it."""
+    from agentscope.readers.kernel import read_fault_lines, read_oom_reports
+
+    lines = past_kernel_lines() or ()
+    texts = [line.text for line in lines]
+    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None)
+    fault = next((line for line in reversed(read_fault_lines(texts)) if line.pid == pid), None)
+    if oom is None and fault is None:
+        return None
+    comm = (oom.comm if oom else fault.comm if fault else None) or "unknown"
+    named = next((line for line in reversed(lines) if str(pid) in line.text), None)
+    at_ns = named.at_ns if named else now_ns()
+    process = Process(pid=pid, start_ns=0, comm=comm)
+    agent = Agent(name=comm, pid=pid, start_ns=0, start_time=timestamp(boot_wall_ns()), command=comm)
+    return opened_from(process, agent, 9 if oom else 11, lines, at_ns)
+
+
+def opened_from(
+    process: Process, agent: Agent, status: int, lines: tuple[KernelLine, ...] | None, at_ns: int | None = None
+) -> IncidentOpened:
+    """An incident of a process that nobody watched: what the kernel log and the wait status tell, and no more."""
+    end = ProcessExit(
+        at_ns=at_ns or now_ns(), pid=process.pid, start_ns=process.start_ns, ppid=process.ppid or 0, comm=process.comm, status=status,
+        uid=process.uid or 0, engine="none",
+    )  # fmt: skip
+    ended = Ended(agent=agent, process=process, scope="agent", exit=end)
+    scene = Scene(
+        agent=agent, process=process, scope="agent", exit=end, engine="none", kernel_lines=lines,
+        words_missing="nobody watched it when it wrote",
+    )  # fmt: skip
+    collected = collect_all(scene)
+    return incident_of(ended, scene, collected, classify(collected))
