@@ -1,0 +1,249 @@
+"""A pure fold: stream events -> what is the case now. The same for live events and for recordings; it draws nothing.
+
+Times are compared on the wall clock of the last `Ready`, so a recording that spans a reboot still sorts.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from agentscope.model import (
+    Agent,
+    AgentGone,
+    AgentSeen,
+    AnyEvent,
+    IncidentClosed,
+    IncidentOpened,
+    Lost,
+    ProcessExit,
+    Pulse,
+    Ready,
+)
+
+HISTORY = 120  # pulses kept for a sparkline: two minutes
+INCIDENTS_KEPT = 500
+ENDED_KEPT = 100
+FRESH_NS = 3_600 * 1_000_000_000  # a death older than this has been seen, or nobody looks
+DAY_NS = 86_400 * 1_000_000_000
+
+Key = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Happened:
+    """One incident with its place on the wall clock, None where the stream never said what time it is."""
+
+    incident: IncidentOpened
+    clock_ns: int
+    wall_ns: int | None
+
+
+@dataclass
+class Row:
+    """One agent now. `state` are the words of the last pulse while it lives; `ended` says how it is over."""
+
+    agent: Agent
+    seen_ns: int
+    state: str = "watched"
+    ended: str | None = None
+    ended_ns: int | None = None
+    rss_bytes: int | None = None
+    cgroup_bytes: int | None = None
+    limit_bytes: int | None = None
+    cpu_percent: float | None = None
+    threads: int | None = None
+    processes: int | None = None
+    history: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    last: Happened | None = None
+
+    @property
+    def key(self) -> Key:
+        """Identity within a boot."""
+        return self.agent.pid, self.agent.start_ns
+
+    @property
+    def died(self) -> bool:
+        """Whether its end was an incident."""
+        return self.ended is not None and self.last is not None and self.last.incident.scope == "agent"
+
+    @property
+    def stuck(self) -> bool:
+        """Whether it lives and does nothing, or may."""
+        return self.ended is None and self.state.replace("(", " ").split(" ", 1)[0] in {"hung", "suspect"}
+
+    @property
+    def words(self) -> str:
+        """What it is doing, or how it ended."""
+        return self.state if self.ended is None else self.ended
+
+    @property
+    def memory_share(self) -> float | None:
+        """How full its limit is, 0..1; None where nothing limits it."""
+        used = self.cgroup_bytes if self.cgroup_bytes is not None else self.rss_bytes
+        return None if used is None or not self.limit_bytes else used / self.limit_bytes
+
+
+class Board:
+    """Agents, incidents and losses, as of the last event. `changes` grows with every event that a person could see."""
+
+    def __init__(self) -> None:
+        self.ready: Ready | None = None
+        self.rows: dict[Key, Row] = {}
+        self.incidents: deque[Happened] = deque(maxlen=INCIDENTS_KEPT)
+        self.lost: dict[str, int] = {}
+        self.lost_says: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}
+        self.deaths: dict[str, deque[int]] = {}
+        self.wall_offset_ns: int | None = None
+        self.now_ns = 0
+        self.changes = 0
+
+    def apply(self, event: AnyEvent) -> None:
+        """Fold one event in."""
+        if isinstance(event, Ready):
+            self.start(event)
+        # events of one batch are a little out of order; time does not run back within a boot
+        self.now_ns = max(self.now_ns, self.clock_of(event))
+        match event:
+            case Pulse():
+                self.pulse(event)
+            case AgentSeen():
+                self.seen(event.agent, event)
+            case IncidentOpened():
+                self.opened(event)
+            case AgentGone():
+                self.gone(event)
+            case ProcessExit():
+                self.exited(event)
+            case Lost():
+                self.lost[event.source] = self.lost.get(event.source, 0) + event.count
+                self.lost_says[event.source] = event.says
+            case IncidentClosed():
+                self.outcomes[event.incident] = event.outcome
+            case Ready():
+                pass
+            case _:
+                return
+        self.changes += 1
+
+    def clock_of(self, event: AnyEvent) -> int:
+        """When it happened, on the wall clock if that is known."""
+        return event.at_ns + (self.wall_offset_ns or 0)
+
+    def start(self, ready: Ready) -> None:
+        """A source is attached; after another boot, what ran before cannot be running."""
+        if self.ready is not None and self.ready.boot_id != ready.boot_id:
+            for row in self.rows.values():
+                self.end(row, "ended: the machine restarted", ready.wall_ns)
+        self.ready = ready
+        self.wall_offset_ns = ready.wall_ns - ready.at_ns
+        self.now_ns = max(self.now_ns, ready.wall_ns)
+
+    def seen(self, agent: Agent, event: AnyEvent) -> Row:
+        """The row of this agent; a new life of a name replaces its ended one."""
+        key = (agent.pid, agent.start_ns)
+        row = self.rows.get(key)
+        if row is None:
+            former = [old for old in self.rows.values() if old.ended is not None and old.agent.name == agent.name]
+            row = Row(agent, seen_ns=self.clock_of(event))
+            for old in former:
+                row.last = row.last or old.last
+                del self.rows[old.key]
+            self.rows[key] = row
+        return row
+
+    def pulse(self, pulse: Pulse) -> None:
+        """One sample of one agent; of an agent that was never announced there is nothing to name, so it waits."""
+        row = self.rows.get((pulse.agent_pid, pulse.agent_start_ns))
+        if row is None or row.ended is not None:
+            return
+        row.state = pulse.state
+        row.rss_bytes, row.cgroup_bytes = pulse.rss_bytes, pulse.cgroup_bytes
+        row.limit_bytes, row.cpu_percent = pulse.limit_bytes, pulse.cpu_percent
+        row.threads, row.processes = pulse.threads, len(pulse.processes) or None
+        row.history.append(pulse.rss_bytes)
+
+    def opened(self, incident: IncidentOpened) -> None:
+        """An incident: newest first; one of the agent itself is also a death."""
+        at_ns = self.clock_of(incident)
+        happened = Happened(incident, at_ns, None if self.wall_offset_ns is None else at_ns)
+        self.incidents.appendleft(happened)
+        row = self.seen(incident.agent, incident)
+        row.last = happened
+        if incident.scope == "agent":
+            self.deaths.setdefault(incident.agent.name, deque(maxlen=INCIDENTS_KEPT)).append(at_ns)
+            # a hang has no exit, and what hangs is still there
+            if incident.exit.code is not None or incident.exit.signal is not None:
+                self.end(row, f"died: {incident.cause}/{incident.subtype}", at_ns)
+
+    def gone(self, event: AgentGone) -> None:
+        """The root process of an agent ended, as an incident or not."""
+        row = self.seen(event.agent, event)
+        if row.ended is None or not row.died:
+            words = f"{event.says} ({event.by})" if event.by and event.by not in event.says else event.says
+            self.end(row, words or "ended", self.clock_of(event))
+
+    def exited(self, event: ProcessExit) -> None:
+        """An agent's root exit, in case the stream ends before it says what that meant."""
+        row = self.rows.get((event.pid, event.start_ns))
+        if row is not None and row.ended is None:
+            how = f"by signal {event.signal}" if event.signal is not None else f"with status {event.code}"
+            self.end(row, f"ended {how}", self.clock_of(event))
+
+    def end(self, row: Row, words: str, clock_ns: int) -> None:
+        """Mark a row as over, and forget the oldest ended ones beyond what a person could look at."""
+        row.ended = words
+        row.ended_ns = row.ended_ns if row.ended_ns is not None else clock_ns
+        row.cpu_percent = None
+        over = [(old.ended_ns or 0, old.key) for old in self.rows.values() if old.ended is not None]
+        if len(over) > ENDED_KEPT:
+            del self.rows[min(over)[1]]
+
+    # --- questions -----------------------------------------------------------------------------------------------------
+
+    def deaths_in_a_day(self, name: str) -> int:
+        """Incidents of this agent itself in the last 24 hours of the stream."""
+        return sum(1 for at_ns in self.deaths.get(name, ()) if self.now_ns - at_ns < DAY_NS)
+
+    def troubled(self, row: Row) -> bool:
+        """Whether a person should look at it first: it is stuck, or died not long ago."""
+        return row.stuck or (row.died and self.now_ns - (row.ended_ns or 0) < FRESH_NS)
+
+    def listed(self, wanted: str = "") -> list[Row]:
+        """Rows in reading order: trouble first, then the living, then what ended well; each by name, so that rows stay put."""
+        rows = list(self.rows.values())
+        if wanted:
+            rows = [row for row in rows if matches(wanted, row.agent.name, str(row.agent.pid), row.words, row.agent.unit or "")]
+        return sorted(rows, key=lambda row: (not self.troubled(row), row.ended is not None, row.agent.name, row.agent.pid))
+
+    def happened(self, wanted: str = "") -> list[Happened]:
+        """Incidents, newest first."""
+        if not wanted:
+            return list(self.incidents)
+        return [
+            entry
+            for entry in self.incidents
+            if matches(
+                wanted,
+                entry.incident.agent.name,
+                str(entry.incident.process.pid),
+                f"{entry.incident.cause}/{entry.incident.subtype}",
+                entry.incident.headline,
+                entry.incident.culprit,
+            )
+        ]
+
+    @property
+    def living(self) -> int:
+        """Agents that run."""
+        return sum(1 for row in self.rows.values() if row.ended is None)
+
+    @property
+    def lost_count(self) -> int:
+        """Everything that was not seen or not delivered."""
+        return sum(self.lost.values())
+
+
+def matches(wanted: str, *texts: str) -> bool:
+    """Whether every word that was typed is in one of the texts, whatever its case."""
+    spoken = "\n".join(texts).casefold()
+    return all(word in spoken for word in wanted.casefold().split())

@@ -1,0 +1,254 @@
+"""One incident in reading order, without a drawing library: what the report and the incident screen of the terminal UI both show.
+
+Records come from recordings too, perhaps of another version, so fields of evidence are looked at, never trusted to be there.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from agentscope.evidence import kinds
+from agentscope.model import EvidenceRecord, IncidentOpened, RuledOut
+from agentscope.views import safe, safe_lines
+from agentscope.views.wording import count_of, size, span, sparkline
+
+WORD_LINES = 16
+FRAMES_SHOWN = 12
+STACK_KINDS = ("python-stack", "native-stack")
+WORDS_KIND = "last-words"
+MEMORY_KINDS = ("memory-history", "memory-limits")
+WEIGHTS = ("decisive", "supporting", "context")
+MARKS = {"decisive": "●", "supporting": "○", "context": "·"}
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Frames of one stack, innermost first: (what, where) each; `note` says what was left out or why it ends."""
+
+    title: str
+    frames: tuple[tuple[str, str], ...]
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Excerpt:
+    """The last words: the lines shown, how many are above them, and where they were read."""
+
+    lines: tuple[str, ...]
+    lines_above: int
+    source: str
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The sparkline of the last minutes and the sentence beside it."""
+
+    bars: str
+    says: str
+
+
+def title_of(incident: IncidentOpened) -> str:
+    """The headline, or what is known where nobody could say one."""
+    return safe(incident.headline) or f"{safe(incident.agent.name, 80)} ended and nothing says why"
+
+
+def identity_of(incident: IncidentOpened) -> str:
+    """Cause, confidence and whom it is about, in one line."""
+    who = f"{safe(incident.agent.name, 80)}, pid {incident.process.pid}"
+    if incident.scope == "tool":
+        name = safe(incident.process.comm, 40) or "a tool"
+        who = f"{name}, pid {incident.process.pid}, a tool of {safe(incident.agent.name, 80)} (pid {incident.agent.pid}), which was not blamed"
+    return f"{slug_of(incident)} · {incident.confidence} · {who}"
+
+
+def slug_of(incident: IncidentOpened) -> str:
+    """The cause as `explain` takes it."""
+    return safe(f"{incident.cause}/{incident.subtype}", 60)
+
+
+def ending_of(incident: IncidentOpened) -> str:
+    """How the process ended, how long it had lived and how fast that was told."""
+    end = incident.exit
+    if end.signal is not None:
+        how = f"{safe(end.signal, 20)}{', core dumped' if end.core_dumped else ''}"
+    elif end.code is not None:
+        how = f"exit status {end.code}"
+    else:
+        how = "it has not ended"
+    lived_ns = incident.at_ns - incident.process.start_ns
+    lived = f", after {span(lived_ns)}" if lived_ns > 0 else ""
+    return f"{how}{lived}"
+
+
+def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]]:
+    """The few facts that stand between the headline and its proof, each with its label."""
+    facts = []
+    if incident.culprit:
+        facts.append(("Blame", safe(incident.culprit)))
+    facts.append(("Ended", ending_of(incident)))
+    if incident.actor is not None:
+        facts.append(("Sender", safe(incident.actor.says)))
+    command = " ".join(incident.process.argv) or incident.agent.command
+    if command.strip():
+        facts.append(("Command", safe(command, 240)))
+    place = incident.agent.unit or incident.agent.container or incident.process.cgroup or incident.agent.cgroup
+    if place:
+        facts.append(("Where", safe(place, 160)))
+    if when:
+        facts.append(("When", when))
+    told = f"told {incident.detected_in_ms:.1f} ms after it, " if incident.detected_in_ms > 0 else ""
+    facts.append(("Record", f"{safe(incident.incident, 80)}, {told}engine {incident.engine}"))
+    return facts
+
+
+def proof_of(incident: IncidentOpened) -> list[EvidenceRecord]:
+    """Evidence, decisive first; within a weight as the cause cited it."""
+    return sorted(incident.evidence, key=lambda record: WEIGHTS.index(record.weight))
+
+
+def sources_of(record: EvidenceRecord) -> str:
+    """Where a fact came from, as a person could look it up."""
+    return safe(record.source, 200)
+
+
+def others_of(incident: IncidentOpened) -> list[str]:
+    """Findings beside the one in the headline."""
+    return [
+        f"{safe(finding.headline, 300)} ({safe(finding.cause, 60)}, {finding.confidence})"
+        for finding in incident.findings
+        if finding.cause != f"{incident.cause}/{incident.subtype}"
+    ]
+
+
+def sift(ruled_out: Iterable[RuledOut]) -> tuple[list[tuple[str, list[str]]], list[str]]:
+    """Reasons with the causes that each rules out, and the causes for which there was simply no sign."""
+    no_sign = {kind.absent for kind in kinds().values()}
+    reasons: dict[str, list[str]] = {}
+    rest = []
+    for entry in ruled_out:
+        slug = safe(entry.cause, 60)
+        if entry.because in no_sign:
+            rest.append(slug)
+        else:
+            reasons.setdefault(safe(entry.because, 300), []).append(slug)
+    return list(reasons.items()), rest
+
+
+def grouped(entries: Iterable[RuledOut]) -> list[tuple[str, list[str]]]:
+    """Reasons with all causes that share each, in the order they came."""
+    reasons: dict[str, list[str]] = {}
+    for entry in entries:
+        reasons.setdefault(safe(entry.because, 300), []).append(safe(entry.cause, 60))
+    return list(reasons.items())
+
+
+def named(slugs: Sequence[str], limit: int = 4) -> str:
+    """A few of the slugs, and how many more."""
+    more = len(slugs) - limit
+    return ", ".join(slugs[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+# --- what evidence holds ------------------------------------------------------------------------------------------------
+
+
+def fields_of(incident: IncidentOpened, kind: str) -> tuple[EvidenceRecord, Mapping[str, object]] | None:
+    """The record of this kind with its fields, if the incident has one."""
+    record = next((record for record in incident.evidence if record.kind == kind), None)
+    return None if record is None else (record, record.data)
+
+
+def rows_of(value: object) -> list[Mapping[str, object]]:
+    """The mappings in a list that should hold mappings."""
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list | tuple) else []
+
+
+def number_of(value: object) -> float | None:
+    """A number, or None for anything else."""
+    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def stacks_of(incident: IncidentOpened, limit: int | None = FRAMES_SHOWN) -> list[Stack]:
+    """Python first, because its author can read it; then native."""
+    found = []
+    python = fields_of(incident, "python-stack")
+    if python is not None:
+        frames = [
+            (
+                safe(str(row.get("function", "?")), 80),
+                safe(f"{row.get('file', '?')}:{row.get('line') or row.get('first_line')}", 240),
+            )
+            for row in rows_of(python[1].get("frames"))
+        ]
+        found.append(stack("Python stack", frames, "", limit))
+    native = fields_of(incident, "native-stack")
+    if native is not None:
+        frames = [
+            (native_name(row), safe(str(row.get("module") or "no file"), 240)) for row in rows_of(native[1].get("frames"))
+        ]
+        ended = safe(str(native[1].get("ended") or ""), 160)
+        found.append(stack("Native stack", frames, f"unwinding ended: {ended}" if ended else "", limit))
+    return [entry for entry in found if entry.frames]
+
+
+def native_name(row: Mapping[str, object]) -> str:
+    """The symbol, or the offset in the file where none is known."""
+    if row.get("symbol"):
+        return safe(str(row["symbol"]), 120)
+    offset = row.get("offset")
+    return f"+{offset:#x}" if isinstance(offset, int) else "?"
+
+
+def stack(title: str, frames: list[tuple[str, str]], note: str, limit: int | None) -> Stack:
+    """At most `limit` frames: the innermost, and the outermost two, because the entry point tells which program it was."""
+    if limit is None or len(frames) <= limit:
+        return Stack(title, tuple(frames), note)
+    left_out = len(frames) - limit
+    kept = [*frames[: limit - 2], ("…", f"{count_of(left_out, 'frame')} not shown"), *frames[-2:]]
+    return Stack(title, tuple(kept), note)
+
+
+def words_of(incident: IncidentOpened, limit: int = WORD_LINES) -> Excerpt | None:
+    """The end of what it wrote."""
+    found = fields_of(incident, WORDS_KIND)
+    if found is None:
+        return None
+    lines, above = safe_lines(str(found[1].get("text") or ""), limit, line_limit=400)
+    return Excerpt(tuple(lines), above, sources_of(found[0])) if lines else None
+
+
+def memory_of(incident: IncidentOpened, cells: int = 48) -> Memory | None:
+    """The course of its memory against its limit, if there were samples."""
+    found = fields_of(incident, "memory-history")
+    samples = found[1].get("samples") if found else None
+    if not isinstance(samples, list | tuple):
+        return None
+    course = [row for row in samples if isinstance(row, list | tuple) and len(row) == 3 and number_of(row[0]) is not None]
+    if len(course) < 2:
+        return None
+    limits = fields_of(incident, "memory-limits")
+    binding = limits[1].get("binding") if limits else None
+    limit = number_of(binding.get("limit_bytes")) if isinstance(binding, Mapping) else None
+    # the limit binds the cgroup, so show the cgroup where a limit is drawn as the top
+    column = 2 if limit and any(number_of(row[2]) is not None for row in course) else 1
+    values = [number_of(row[column]) for row in course]
+    known = [value for value in values if value is not None]
+    if not known:
+        return None
+    whose = "its cgroup" if column == 2 else "resident"
+    length_ns = -(number_of(course[0][0]) or 0.0)
+    says = f"{whose}: {size(known[0])} to {size(known[-1])} in {span(length_ns)}"
+    if limit:
+        says += f"; full height is the limit, {size(limit)}"
+    return Memory(sparkline(values, cells, limit), says)
+
+
+def timeline_of(incident: IncidentOpened) -> list[tuple[str, str]]:
+    """(how long before or after the end, what happened), oldest first."""
+    entries = sorted(incident.timeline, key=lambda entry: entry.offset_ns)
+    return [(offset_words(entry.offset_ns), safe(entry.says, 300)) for entry in entries]
+
+
+def offset_words(offset_ns: int) -> str:
+    """As "12.4 s before", "the end", "6.3 ms after"."""
+    if offset_ns == 0:
+        return "the end"
+    return f"{span(offset_ns)} {'before' if offset_ns < 0 else 'after'}"
