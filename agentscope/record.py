@@ -74,6 +74,17 @@ def redact(text: str) -> str:
     return SECRETS.sub(REDACTED, text)
 
 
+def well_formed(value: object) -> object:
+    """The same value with every lone surrogate replaced, so that it can be UTF-8."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {well_formed(key): well_formed(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [well_formed(inner) for inner in value]
+    return value
+
+
 def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
     if isinstance(event, AgentSeen | AgentGone | IncidentOpened | IncidentClosed):
@@ -121,7 +132,10 @@ class Recorder:
         }
         if envelope["subject"] is None:
             del envelope["subject"]
-        line = self.encoder.encode(envelope)
+        try:
+            line = self.encoder.encode(envelope)
+        except UnicodeEncodeError:  # a file name or argument that is no UTF-8 comes from /proc with lone surrogates
+            line = self.encoder.encode(well_formed(msgspec.to_builtins(envelope)))
         # sampled numbers hold no secret; all else is text that a process controls
         if not isinstance(event, Pulse):
             line = redact(line.decode()).encode()
@@ -138,14 +152,14 @@ def decode(line: bytes) -> Envelope:
         raise BadInput("not a line of a recording", f"it is longer than {LINE_LIMIT_BYTES >> 20} MiB")
     try:
         raw = msgspec.json.decode(line, type=RawEnvelope)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput("not a line of a recording", str(error)) from None
     known = EVENT_TYPES.get(raw.type)
     if known is None:
         raise BadInput("not an event that this version knows", f"its type is {raw.type[:80]!r}")
     try:
         event = msgspec.json.decode(raw.data, type=known)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(f"not a valid {raw.type}", str(error)) from None
     return Envelope(
         id=raw.id,
@@ -161,7 +175,7 @@ def decode(line: bytes) -> Envelope:
 def any_json(kind: type) -> dict[str, object]:
     """Schema of a value that may be any JSON (the fields of one kind of evidence)."""
     if kind is object:
-        return {}
+        return {"description": "any JSON value"}
     raise NotImplementedError
 
 
