@@ -1,0 +1,62 @@
+"""It divided an integer by zero, or did other arithmetic that the processor refuses (SIGFPE).
+
+What it means: in native code (C, C++, Rust without checks, a library) a whole number was divided by zero, or the
+smallest number by -1. Despite the signal's name floating-point numbers are hardly ever involved. Python raises
+ZeroDivisionError instead and never dies so.
+
+How agentscope knows: the kernel raised SIGFPE for an instruction of this process; its code says which arithmetic, the
+stack where.
+
+What to do: look at the function that is named and at the input it was given: a size, count or rate that was zero.
+
+What looks like it but is not: SIGFPE sent by somebody (killed/signal); an uncaught ZeroDivisionError
+(exception/uncaught).
+"""
+
+from agentscope.causes import No
+from agentscope.causes.crash import SIGFPE, Ending, cited, look_closer, own_fault, place
+from agentscope.evidence.actor import SignalActor
+from agentscope.evidence.fault import FaultFacts
+from agentscope.evidence.kernel_log import KernelLog
+from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.native_stack import NativeStack
+from agentscope.evidence.python_stack import PythonStack
+from agentscope.evidence.wait_status import WaitStatus
+from agentscope.model import Finding
+
+# si_code of SIGFPE, include/uapi/asm-generic/siginfo.h
+KINDS = {
+    1: "a whole number was divided by zero",
+    2: "a whole number overflowed",
+    3: "a floating-point number was divided by zero",
+    4: "a floating-point number overflowed",
+    5: "a floating-point number underflowed",
+    6: "a floating-point result was not exact",
+    7: "a floating-point operation was invalid",
+}
+
+
+def match(
+    *,
+    status: WaitStatus,
+    fault: FaultFacts | None,
+    actor: SignalActor | None,
+    log: KernelLog | None,
+    words: LastWords | None,
+    native: NativeStack | None,
+    python: PythonStack | None,
+) -> Finding | No:
+    """SIGFPE by its own doing."""
+    end = Ending(status, fault, actor, log, words)
+    sure = own_fault(frozenset({SIGFPE}), end)
+    if isinstance(sure, No):
+        return sure
+    found = place(end, native, python)
+    code = fault.code if fault is not None and fault.synchronous else 0
+    return Finding(
+        headline=f"Arithmetic error (SIGFPE){found.short}: {KINDS.get(code, 'a division by zero, most likely')}",
+        culprit=found.culprit,
+        confidence=sure,
+        cites=cited(found, end),
+        advice=look_closer(status, native, python),
+    )
