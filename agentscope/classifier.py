@@ -9,6 +9,12 @@ from agentscope.evidence import Collected, Evidence, Missing, kinds
 from agentscope.model import Diagnosis, Finding, RuledOut
 
 ORDER = {"certain": 0, "likely": 1, "possible": 2}
+LINE_CHARACTERS = 400
+
+
+def one_line(text: str) -> str:
+    """One line of bounded length: names and words in it come from the process that is examined."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text[: 4 * LINE_CHARACTERS]).split())[:LINE_CHARACTERS]
 
 
 def ask(cause: Cause, collected: Mapping[str, Collected]) -> Finding | RuledOut | Missing:
@@ -23,10 +29,19 @@ def ask(cause: Cause, collected: Mapping[str, Collected]) -> Finding | RuledOut 
         if found is None and needed:
             return RuledOut(cause=cause.slug, because=kinds()[slug].absent)
         arguments[parameter] = found
-    answer = cause.match(**arguments)
+    try:
+        answer = cause.match(**arguments)
+    except Exception as error:  # noqa: BLE001 - one cause that fails on hostile facts costs its own answer, and it is said
+        return Missing(kind=cause.slug, because=f"judging it failed: {type(error).__name__}: {one_line(str(error))}")
     if isinstance(answer, No):
-        return RuledOut(cause=cause.slug, because=answer.because)
-    return msgspec.structs.replace(answer, cause=cause.slug)
+        return RuledOut(cause=cause.slug, because=one_line(answer.because))
+    return msgspec.structs.replace(
+        answer,
+        cause=cause.slug,
+        headline=one_line(answer.headline),
+        culprit=one_line(answer.culprit),
+        advice=tuple(one_line(line) for line in answer.advice),
+    )
 
 
 def classify(collected: Mapping[str, Collected]) -> Diagnosis:
