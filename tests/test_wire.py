@@ -1,0 +1,107 @@
+"""The C and the Python half of the probe records agree."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from agentscope.sources import wire
+
+ROOT = Path(__file__).resolve().parent.parent
+CONTRACT = ROOT / "bpf" / "event.h"
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
+    """Offsets, sizes and numbers of event.h as a C compiler sees them."""
+    compiler = shutil.which("cc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    numbers = re.findall(r"^\s*((?:RECORD|SPAN|STREAM|DISPOSITION|SENDER)_\w+) =", CONTRACT.read_text(), re.MULTILINE)
+    lines = [f'printf("{name} %d\\n", {name});' for name in [*numbers, "WORDS_BYTES", "ABSENT"]]
+    for layout in wire.LAYOUTS:
+        lines.append(f'printf("{layout.name} %zu\\n", sizeof(struct {layout.name}));')
+        lines += [
+            f'printf("{layout.name}.{member} %zu\\n", offsetof(struct {layout.name}, {member}));'
+            for member, _ in layout.members
+        ]
+    folder = tmp_path_factory.mktemp("wire")
+    source = folder / "offsets.c"
+    text = '#include <stddef.h>\n#include <stdio.h>\n#include "event.h"\nint main(void) {\n%s\nreturn 0; }\n'
+    source.write_text(text % "\n".join(lines))
+    program = folder / "offsets"
+    subprocess.run([compiler, "-I", CONTRACT.parent, source, "-o", program], check=True)
+    answer = subprocess.run([program], check=True, capture_output=True, text=True).stdout
+    return {name: int(value) for name, value in (line.split() for line in answer.splitlines())}
+
+
+@pytest.mark.parametrize("layout", wire.LAYOUTS, ids=lambda layout: layout.name)
+def test_offsets_are_those_of_c(layout: wire.Layout, compiled: dict[str, int]) -> None:
+    """Every member of every mirrored struct lies where the C compiler puts it, and nothing is padded."""
+    assert {f"{layout.name}.{name}": at for name, at in layout.offsets()} == {
+        name: at for name, at in compiled.items() if name.startswith(layout.name + ".")
+    }
+    assert layout.size == compiled[layout.name]
+
+
+def test_no_member_is_left_out(compiled: dict[str, int]) -> None:
+    """Every struct of event.h that is sent or shared is mirrored: a new one cannot be forgotten."""
+    structs = set(re.findall(r"^struct (\w+) \{", CONTRACT.read_text(), re.MULTILINE))
+    assert structs - {layout.name for layout in wire.LAYOUTS} == {"span", "python_text"}
+
+
+def test_numbers_are_those_of_c(compiled: dict[str, int]) -> None:
+    """Kinds, flags and kinds of streams mean the same on both sides."""
+    for name, value in compiled.items():
+        if name.startswith("RECORD_"):
+            assert getattr(wire, name.removeprefix("RECORD_")) == value
+        elif name.startswith(("SPAN_", "SENDER_")) or name in {"WORDS_BYTES", "ABSENT"}:
+            assert getattr(wire, name) == value
+    assert compiled["STREAM_TERMINAL"] == wire._STREAMS.index("pty")
+    assert compiled["STREAM_OTHER"] == wire._STREAMS.index("other")
+    assert compiled["DISPOSITION_CAUGHT"] == wire._DISPOSITIONS.index("caught")
+
+
+def test_path_is_read_from_the_leaf() -> None:
+    """Names come leaf first; a cut or removed path says so."""
+    names = b"python3\0bin\0usr\0"
+    assert wire.path_of(names, wire.SPAN_PRESENT | wire.SPAN_COMPLETE) == "/usr/bin/python3"
+    assert wire.path_of(names, wire.SPAN_PRESENT) == "…/usr/bin/python3"
+    assert wire.path_of(names, wire.SPAN_PRESENT | wire.SPAN_COMPLETE | wire.SPAN_DELETED) == "/usr/bin/python3 (deleted)"
+    assert wire.path_of(b"", wire.SPAN_PRESENT | wire.SPAN_COMPLETE) == "/"
+    assert wire.path_of(b"", 0) is None
+
+
+def test_hostile_text_becomes_escapes() -> None:
+    """Bytes that are no UTF-8 can still be written as JSON."""
+    assert wire.path_of(b"\xff\xfe\0", wire.SPAN_PRESENT | wire.SPAN_COMPLETE) == "/\\xff\\xfe"
+    assert wire.argv_of(b"a\xff\0\0b\0") == ("a\\xff", "", "b")
+
+
+def test_truncated_records_do_not_raise() -> None:
+    """A record that promises more than it holds gives what is there."""
+    record = wire.MAPPINGS_RECORD.packed.pack(wire.MAPPINGS, 1, 2, 50, 0)
+    one = wire.MAPPING.packed.pack(0x1000, 0x2000, 0, 7, 0, 60000, 7) + b"libc.so\0"
+    assert [mapping.start for mapping in wire.mappings_of(record + one)] == [0x1000]
+    assert wire.frames_of(wire.FRAMES_RECORD.packed.pack(wire.FRAMES, 1, 2, 3, 9)) == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "letter"), [(0, "R"), (1, "S"), (2, "D"), (4, "T"), (8, "t"), (16, "X"), (32, "Z"), (0x402, "I"), (0x2001, "S")]
+)
+def test_states_are_those_of_proc(state: int, letter: str) -> None:
+    """The letters are those of /proc/PID/stat."""
+    assert wire.state_letter(state) == letter
+
+
+@pytest.mark.parametrize(("written", "kept"), [(0, None), (3, b"xyz"), (4096, None)])
+def test_tail_is_put_in_order(written: int, kept: bytes | None) -> None:
+    """The tail begins with its oldest byte, whether or not the ring has gone round."""
+    if written == 4096:
+        ring = bytes(range(256)) * 16
+        value = wire.TAIL.packed.pack(4096 + 100, 0, ring)
+        assert wire.tail_text(value) == ring[100:] + ring[:100]
+    else:
+        assert wire.tail_text(wire.TAIL.packed.pack(written, 0, b"xyz")) == kept
