@@ -39,7 +39,7 @@ RECENT_KEPT = 256
 class Ended(Value, frozen=True):
     """The end of one process of an agent, with everything the kernel said about that process before.
 
-    `is_root`: the agent itself is over with it. `mirrors`: a wrapper that only repeats the end of the process of this incident.
+    `is_root`: the agent itself is over with it. `mirrors`: pid of the child whose end this wrapper only repeats.
     `step`: an inner command of a script that went on, so never the agent's own end.
     """
 
@@ -53,7 +53,7 @@ class Ended(Value, frozen=True):
     family: tuple[int, ...] = ()
     ancestors: tuple[int, ...] = ()
     is_root: bool = False
-    mirrors: str | None = None
+    mirrors: int | None = None
     step: bool = False
 
 
@@ -69,9 +69,7 @@ class Member:
     signals: deque[SignalSent] = field(default_factory=lambda: deque(maxlen=SIGNALS_KEPT))
     faults: list[Fault] = field(default_factory=list)
     victim: OomVictim | None = None
-    told: str | None = None  # incident of this process or of the child it mirrors
-    child_ended: ProcessExit | None = None
-    child_told: str | None = None
+    child_ended: ProcessExit | None = None  # the last child that ended otherwise than by exit 0
 
 
 @dataclass
@@ -201,8 +199,7 @@ class Incidents:
         held = self.held.pop(event.pid, None)
         if held is not None:
             told.append(held)
-            member.child_told = ""
-        if member.parent is not None:
+        if member.parent is not None and event.status != 0:
             member.parent.child_ended = event
         is_root = tree.root is member
         if is_root and event.status == 0 and self.promoted(tree, member):
@@ -250,16 +247,16 @@ class Incidents:
         )
 
     @staticmethod
-    def mirrored(member: Member, event: ProcessExit) -> str | None:
-        """The incident that this end only repeats, if it does: a wrapper or shell ending like its child, or by it."""
+    def mirrored(member: Member, event: ProcessExit) -> int | None:
+        """The child whose end this one only repeats, if it does: a wrapper or shell ending like its child, or by it."""
         child = member.child_ended
-        if child is None or member.child_told is None or event.at_ns - child.at_ns > MIRROR_NS or event.status == 0:
+        if child is None or event.at_ns - child.at_ns > MIRROR_NS or event.status == 0:
             return None
         same = event.status & 0xFF7F == child.status & 0xFF7F
         shell = child.signal is not None and event.code == 128 + child.signal
         wrapper = member.process.role == "wrapper" and event.signal in {None, child.signal}
         is_shell = program_name(member.process.argv[:1], member.process.comm) in SHELLS
-        return member.child_told if wrapper or ((same or shell) and is_shell) else None
+        return child.pid if wrapper or ((same or shell) and is_shell) else None
 
     def promoted(self, tree: Tree, root: Member) -> bool:
         """A daemon's first process exits 0 and leaves its forked copy: the copy is the agent from now on."""
@@ -272,16 +269,16 @@ class Incidents:
         tree.agent = msgspec.structs.replace(tree.agent, pid=heir.process.pid, start_ns=heir.process.start_ns)
         return True
 
-    def opened(self, ended: Ended, incident: str) -> None:
-        """Remember that this end was told, for the wrappers above it."""
-        parent = self.members.get(ended.process.ppid or 0)
-        if parent is not None:
-            parent.child_told = incident
-
     def overdue(self, now_ns: int) -> list[Ended]:
         """Held ends whose wrapper went on: steps of a script, not the agent's end."""
-        late = [pid for pid, ended in self.held.items() if now_ns - ended.exit.at_ns > HELD_NS]
-        return [msgspec.structs.replace(self.held.pop(pid), scope="tool", step=True) for pid in late]
+        steps = []
+        for wrapper_pid, ended in list(self.held.items()):
+            if now_ns - ended.exit.at_ns > HELD_NS:
+                wrapper = self.members.get(wrapper_pid)
+                if wrapper is not None and wrapper.child_ended is ended.exit:
+                    wrapper.child_ended = None  # the script went on: its own end is its own
+                steps.append(msgspec.structs.replace(self.held.pop(wrapper_pid), scope="tool", step=True))
+        return steps
 
 
 def stopped_on_purpose(ended: Ended, actor: SignalActor | None) -> str | None:
@@ -289,7 +286,7 @@ def stopped_on_purpose(ended: Ended, actor: SignalActor | None) -> str | None:
     end = ended.exit
     if end.status == 0:
         return "exited with status 0"
-    if ended.mirrors:
+    if ended.mirrors is not None:
         return "a wrapper that repeated the end of what it had started"
     if actor is None:
         return None
