@@ -206,7 +206,8 @@ def past_kernel_lines() -> tuple[KernelLine, ...] | None:
 
 def reconstructed(pid: int) -> IncidentOpened | None:
     """The end of a pid that nobody watched, from the kernel log alone; None where the log does not name it."""
-    from agentscope.readers.kernel import read_fault_lines, read_oom_reports
+    from agentscope.readers.kernel_fault import read_fault_lines
+    from agentscope.readers.kernel_oom import read_oom_reports
 
     lines = past_kernel_lines() or ()
     texts = [line.text for line in lines]

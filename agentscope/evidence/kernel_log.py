@@ -1,7 +1,8 @@
 """What the kernel log says about this pid: the OOM report with its scope and limit, the segfault line, GPU errors."""
 
 from agentscope.evidence import Evidence, Missing, Scene
-from agentscope.readers.kernel import FaultLine, OomReport, read_fault_lines, read_oom_reports
+from agentscope.readers.kernel_fault import FaultLine, read_fault_lines
+from agentscope.readers.kernel_oom import OomReport, read_oom_reports
 
 ABSENT = "the kernel log says nothing about this process"
 

@@ -88,7 +88,14 @@ def collect(scene: Scene) -> NativeStack | Missing | None:
     if fault.stack is None:
         return Missing(kind="native-stack", because="the stack's memory could not be read in the probe")
     stack = unwind.unwind(fault.registers, fault.stack, mappings, limit=FRAMES)
-    frames = tuple(NativeFrame(module=frame.path, offset=frame.address, symbol=frame.symbol) for frame in stack.frames)
+    frames = tuple(
+        NativeFrame(
+            module=frame.module,
+            offset=frame.offset,
+            symbol=None if frame.symbol is None else f"{frame.symbol}+{frame.symbol_offset or 0:#x}",
+        )
+        for frame in stack.frames
+    )
     if not frames:
         return Missing(kind="native-stack", because=stack.ended)
     blamed = blamed_in(frames) or next((frame for frame in frames if frame.module), None)
