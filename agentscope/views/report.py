@@ -1,7 +1,4 @@
-"""One incident a page, for a terminal, a pager or a file: what happened, whom to blame, the proof, what to do.
-
-Drawn by rich, without markup, highlighting or hyperlinks: text of a hostile process stays text. Colour only repeats what words say.
-"""
+"""One incident a page, for a terminal, a pager or a file: what happened, whom to blame, the proof, what to do."""
 
 import os
 import sys
@@ -10,19 +7,31 @@ from typing import TYPE_CHECKING, TextIO
 
 from agentscope.model import Agent, EvidenceRecord, IncidentOpened, Pulse, Reading, RuledOut, Value
 from agentscope.views import page, safe, safe_lines
-from agentscope.views.wording import cells_of, clock, count_of, cut, cut_front, encodable, fit, size, sparkline
+from agentscope.views.drawing import (
+    BAD,
+    BARS,
+    GOOD,
+    INDENT,
+    QUIET,
+    STRONG,
+    UNKNOWN,
+    WIDEST,
+    bullet,
+    drawn,
+    indented,
+    listed,
+    pairs,
+    quoted,
+    section,
+)
+from agentscope.views.wording import cells_of, clock, count_of, cut_front, encodable, fit, size, sparkline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
-WIDEST = 120  # longer lines are not read, they are lost
-NARROWEST = 30
 UNKNOWN_WIDTH = 80
-INDENT = 2
-LABEL_CELLS = 28
-BAD, GOOD, UNKNOWN, STRONG, QUIET, BARS = "bold red", "bold green", "bold yellow", "bold", "dim", "cyan"
 
 
 class Check(Value, frozen=True):
@@ -113,29 +122,6 @@ def wants_color(file: TextIO) -> bool:
 # --- drawing ------------------------------------------------------------------------------------------------------------
 
 
-def drawn(parts: "Iterator[RenderableType]", width: int, *, color: bool) -> str:
-    """The parts as text, without blanks at the ends of lines, which a pager or a paste would keep."""
-    from io import StringIO
-
-    from rich.console import Console
-
-    buffer = StringIO()
-    console: Console = Console(
-        file=buffer,
-        width=max(NARROWEST, min(width, WIDEST)),
-        force_terminal=color,
-        no_color=not color,
-        color_system="standard" if color else None,
-        markup=False,
-        highlight=False,
-        emoji=False,
-        legacy_windows=False,
-    )
-    for part in parts:
-        console.print(part)
-    return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
-
-
 def incident_page(
     incident: IncidentOpened, *, width: int, when_ns: int | None = None, details: bool = False
 ) -> "Iterator[RenderableType]":
@@ -157,53 +143,6 @@ def incident_page(
     if details:
         yield from fields_part(incident)
     yield from advice_part(incident.advice, page.slug_of(incident))
-
-
-def section(title: str, note: str = "") -> "RenderableType":
-    """A heading with a blank line above it."""
-    from rich.text import Text
-
-    return Text.assemble("\n", (title, STRONG), (f"  {note}" if note else "", QUIET))
-
-
-def indented(part: "RenderableType", cells: int = INDENT) -> "RenderableType":
-    """Moved to the right."""
-    from rich.padding import Padding
-
-    return Padding(part, (0, 0, 0, cells))
-
-
-def pairs(rows: Sequence[tuple[str, str]], style: str = "") -> "RenderableType":
-    """Label and text in two columns; the text wraps in its own."""
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    for label, text in rows:
-        grid.add_row(Text(cut(label, LABEL_CELLS), style=QUIET), Text(text, style=style, overflow="fold"))
-    return indented(grid)
-
-
-def listed(title: str, rows: Sequence[tuple[str, str]]) -> "Iterator[RenderableType]":
-    """A section of labelled lines, or nothing."""
-    if rows:
-        yield section(title)
-        yield pairs(rows)
-
-
-def bullet(mark: str, text: str, note: str = "", style: str = "", indent: int = INDENT) -> "RenderableType":
-    """One sentence behind a mark, a note in brackets after it, both wrapping clear of the mark."""
-    from rich.table import Table
-    from rich.text import Text
-
-    grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    said = Text.assemble((text, style), (f" [{note}]" if note else "", QUIET), overflow="fold")
-    grid.add_row(Text(mark, style=style), said)
-    return indented(grid, indent)
 
 
 def proof_part(incident: IncidentOpened) -> "Iterator[RenderableType]":
@@ -264,25 +203,6 @@ def words_part(incident: IncidentOpened, *, details: bool) -> "Iterator[Renderab
     above = f", {count_of(words.lines_above, 'line')} above" if words.lines_above else ""
     yield section("Last words", f"{words.source}{above}")
     yield quoted(words.lines)
-
-
-def quoted(lines: Sequence[str]) -> "RenderableType":
-    """Lines of somebody else behind a rule, every part of a folded line too."""
-    from rich.console import ConsoleOptions, RenderResult
-    from rich.segment import Segment
-    from rich.text import Text
-
-    class Quote:
-        def __rich_console__(self, console: "Console", options: ConsoleOptions) -> "RenderResult":
-            rule = Segment("  │ ", console.get_style(QUIET))
-            for line in lines:
-                body = Text(line, overflow="fold", no_wrap=False)
-                for part in console.render_lines(body, options.update(width=max(8, options.max_width - 4)), pad=False):
-                    yield rule
-                    yield from part
-                    yield Segment.line()
-
-    return Quote()
 
 
 def memory_part(incident: IncidentOpened, width: int) -> "Iterator[RenderableType]":

@@ -133,7 +133,7 @@ def headline_of(board: Board) -> str:
     parts.append(f"{count_of(died, 'death')} in 24 h" if died else "no death in 24 h")
     if board.incidents:
         last = board.incidents[0]
-        parts.append(f"last: {safe(last.incident.agent.name, 40)}, {age(board.now_ns - last.clock_ns)} ago")
+        parts.append(f"last: {cut(safe(last.incident.agent.name), 24)}, {age(board.now_ns - last.clock_ns)} ago")
     return ", ".join(parts)
 
 

@@ -18,3 +18,10 @@ async def show(events: AsyncIterator[AnyEvent], *, title: str = "", replay: bool
     await app.run_async(mouse=False)
     if app.failure is not None:
         raise app.failure
+
+
+def can_show() -> bool:
+    """Whether there is a terminal on all three descriptors: keys come from stdin, and textual draws on stderr."""
+    import os
+
+    return all(os.isatty(descriptor) for descriptor in (0, 1, 2)) and os.environ.get("TERM", "dumb") != "dumb"

@@ -27,11 +27,12 @@ BREATH = 200  # events folded before the keyboard gets its turn
 LEAST_WIDTH, LEAST_HEIGHT = 40, 10
 ENGINE_LINE_FROM = 14  # a shorter screen needs the line for incidents
 AIRY_FROM = 20
-WIDE_KEYS = "Enter open  d details  / filter  Tab other list  ? help  q quit"
+WIDE_KEYS = "Enter open  / filter  ? help  q quit  d details  Tab other list"
 NARROW_KEYS = "Enter open  / filter  ? help  q quit"
 ENDED_BY = (signal.SIGTERM, signal.SIGHUP)
 
-PLAIN, DIM, BAD, BOLD = Style(), Style(dim=True), Style(color="red", bold=True), Style(bold=True)
+PLAIN, DIM, BOLD = Style(), Style(dim=True), Style(bold=True)
+DIED, STUCK = Style(color="red"), Style(color="red", bold=True)
 
 
 class WatchApp(App[None]):
@@ -64,6 +65,7 @@ class WatchApp(App[None]):
 
     def __init__(self, events: AsyncIterator[AnyEvent], *, title: str = "", replay: bool = False, engine: str = "") -> None:
         super().__init__(ansi_color=True)  # the user's own colours: a dark blue of ours on their black is no help
+        self.title = "agentscope"
         self.animation_level = "none"
         self.events = events
         self.about = safe(title, 200)
@@ -212,7 +214,8 @@ class WatchApp(App[None]):
     def draw_agent(self, entry: object, _line: int, width: int) -> tuple[str, Style]:
         """One agent in one line."""
         row = cast("Row", entry)
-        style = BAD if self.board.troubled(row) else DIM if row.ended is not None else PLAIN
+        troubled = STUCK if row.stuck else DIED if self.board.troubled(row) else None
+        style = troubled or (DIM if row.ended is not None else PLAIN)
         return row_line(row, self.board, width), style
 
     def draw_incident(self, entry: object, line: int, width: int) -> tuple[str, Style]:
