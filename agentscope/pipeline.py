@@ -16,7 +16,7 @@ from agentscope.evidence import Collected, Evidence, Missing, Scene, Words, coll
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.incidents import Ended, Incidents, stopped_on_purpose, timeline_of, worth_telling
-from agentscope.lastseen import LastSeenCache, read_last_seen
+from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
 from agentscope.model import (
     AgentGone,
@@ -66,6 +66,7 @@ class Pipeline:
         self.cache = LastSeenCache(self.recorder.boot_wall_ns)
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
         self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
+        classify({})  # loads every cause and kind of evidence now, not at the first death
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
 
     def tell(self, event: AnyEvent) -> None:
@@ -101,9 +102,7 @@ class Pipeline:
         """Everything known about this end, as one value."""
         end, pid = ended.exit, ended.process.pid
         words, words_missing = self.words(end)
-        seen = self.cache.seen.get(pid)
-        if seen is None and end.signal is not None:
-            seen = read_last_seen(ended.process)
+        seen = self.cache.last_seen(ended.process, end)
         lines = self.kernel_lines
         return Scene(
             agent=ended.agent,
@@ -187,7 +186,7 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
     ]
     evidence.sort(key=lambda record: ("decisive", "supporting", "context").index(record.weight))
     return {
-        "cause": best.cause if best else "undetermined",
+        "cause": best.cause.split("/")[0] if best else "undetermined",
         "subtype": best.cause.split("/")[1] if best else "",
         "confidence": best.confidence if best else "undetermined",
         "headline": best.headline if best else unexplained,

@@ -31,7 +31,7 @@ def test_replay_gives_the_recorded_diagnosis(folder: Path) -> None:
     incidents, errors = replayed(folder / "events.ndjson")
     told = [
         {
-            "cause": incident["cause"],
+            "cause": f"{incident['cause']}/{incident['subtype']}",
             "culprit": incident["culprit"],
             "scope": incident["scope"],
             "exit": incident["exit"],

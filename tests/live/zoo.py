@@ -371,7 +371,7 @@ def verdict(incident: dict[str, Any]) -> dict[str, Any]:
     """The part of an incident that a replay must reproduce."""
     actor = incident.get("actor")
     return {
-        "cause": incident["cause"],
+        "cause": f"{incident['cause']}/{incident['subtype']}",
         "culprit": incident["culprit"],
         "scope": incident["scope"],
         "exit": incident["exit"],
