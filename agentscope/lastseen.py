@@ -12,6 +12,7 @@ import time
 from collections import deque
 from pathlib import Path
 
+import msgspec
 import psutil
 
 from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words
@@ -170,16 +171,28 @@ class LastSeenCache:
         self.memory: dict[int, deque[MemorySample]] = {}
         self.stderr: dict[int, int] = {}
 
-    def refresh(self, process: Process, now_ns: int) -> None:
-        """Read the process again if what is kept is old."""
+    def refresh(self, process: Process, now_ns: int, *, execed: bool = False) -> None:
+        """Read the process again if what is kept is old, or of the program that it was before."""
         kept = self.seen.get(process.pid)
-        if kept is not None and now_ns - kept.at_ns < REFRESH_NS:
+        if kept is not None and now_ns - kept.at_ns < REFRESH_NS and not execed:
             return
         self.seen[process.pid] = read_last_seen(process, maps=True)
         if process.pid not in self.stderr:
             held = open_stderr(process.pid)
             if held is not None:
                 self.stderr[process.pid] = held
+
+    def last_seen(self, process: Process, end: ProcessExit) -> LastSeen | None:
+        """What was last seen of a process that ended; its cgroups are those it ended in, which outlive it."""
+        seen = self.seen.get(process.pid)
+        cgroup = end.cgroup or process.cgroup
+        if end.signal is None or cgroup is None:
+            return seen
+        if seen is None:
+            return read_last_seen(msgspec.structs.replace(process, cgroup=cgroup))
+        if not seen.cgroups or seen.cgroups[0].path != cgroup:
+            return msgspec.structs.replace(seen, cgroups=memory_cgroups(cgroup))
+        return seen
 
     def sample(self, pid: int, memory: MemorySample) -> None:
         """Keep one sample of memory."""

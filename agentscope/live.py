@@ -183,7 +183,7 @@ class Live:
             self.engine.know_python((seen.pid,))
         if member.on_agent_line and self.reads_left > 0:
             self.reads_left -= 1
-            self.pipeline.cache.refresh(member.process, now_ns())
+            self.pipeline.cache.refresh(member.process, now_ns(), execed=True)
 
     def capture_words_of(self, seen: ProcessExec) -> None:
         """Attach the write probe if this process's stderr can be read nowhere else."""

@@ -19,7 +19,8 @@ class MemoryHistory(Evidence, frozen=True, tag="memory-history"):
             return f"{len(self.samples)} samples of memory"
         span_s = -self.samples[0][0] / 1e9 if self.samples else 0.0
         grew = "" if self.growth_bytes_per_min is None else f", growing {self.growth_bytes_per_min / 2**20:+.0f} MiB a minute"
-        return f"resident memory peaked at {self.peak_rss_bytes / 2**20:.0f} MiB in the last {span_s:.0f} s{grew}"
+        when = f" in the last {span_s:.0f} s" if span_s >= 1 else ""
+        return f"resident memory peaked at {self.peak_rss_bytes / 2**20:.0f} MiB{when}{grew}"
 
 
 def collect(scene: Scene) -> MemoryHistory | Missing:
