@@ -4,7 +4,6 @@ import ctypes
 import os
 import struct
 import time
-from bisect import bisect_right
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from hypothesis import strategies as st
 from agentscope.symbols import elf as elf_module
 from agentscope.symbols.cfi import CfiError, Row, find_row
 from agentscope.symbols.elf import Elf, ElfProblem, Symbol, open_elf, warm
+from agentscope.symbols.image import FunctionIndex, Segment
 from agentscope.symbols.linkage import called_symbol
 from agentscope.symbols.rooted import open_regular
 
@@ -286,11 +286,10 @@ def test_the_best_of_several_names_is_the_public_one(tmp_path):
     file.write_bytes(names)
     descriptor = os.open(file, os.O_RDONLY)
     with Elf(str(file), None, descriptor, (0, 0, 0, 0), elf_module.Image()) as elf:
-        local, public = 0x02 << 48, 0x12 << 48
-        positions = array(
-            "Q", [local | names.find(b"__int"), public | names.find(b"_exp"), public | names.find(b"exported\0", 26)]
-        )
-        index = elf_module.FunctionIndex(array("Q", [64] * 3), array("Q", [16] * 3), positions)
-        assert bisect_right(index.starts, 70) == 3
+        local, public = 0x02 << 32, 0x12 << 32
+        heads = array("Q", [local | names.find(b"__int"), public | names.find(b"_exp"), public | names.find(b"\0exported") + 1])
+        strings = Segment(0, 0, len(names))
+        index = FunctionIndex(array("I", [0, 1, 2]), heads, array("Q", [64] * 3), array("Q", [16] * 3), strings)
+        assert index.nearest(63) == -1
         assert elf._look_up(index, 70) == Symbol(name="exported", offset=6)
         assert elf._look_up(index, 80) is None

@@ -7,7 +7,6 @@ one question only: a descriptor kept open would keep the file system of a contai
 import errno
 import os
 import struct
-from bisect import bisect_right
 from collections import OrderedDict
 from threading import Lock
 from types import TracebackType
@@ -143,7 +142,7 @@ class Elf:
     def symbol_at(self, address: int) -> Symbol | None:
         """The function that a virtual address is in: by .symtab, else by the separate debug file, else by .dynsym."""
         index = self._index()
-        if index and index.starts:
+        if index and index.order:
             return self._look_up(index, address)
         debug = self._debug_file()
         if debug:
@@ -211,9 +210,10 @@ class Elf:
         return self._debug
 
     def _look_up(self, index: FunctionIndex, address: int) -> Symbol | None:
-        nearest = bisect_right(index.starts, address) - 1
+        nearest = index.nearest(address)
         for place in range(nearest, max(-1, nearest - _ENCLOSING_LIMIT), -1):
-            start, size = index.starts[place], index.sizes[place]
+            number = index.order[place]
+            start, size = index.addresses[number], index.sizes[number]
             sizeless = size == 0 and place == nearest and address - start < _SIZELESS_REACH
             if address < start + size or sizeless:
                 return self._best_alias(index, place, address)
@@ -221,15 +221,15 @@ class Elf:
 
     def _best_alias(self, index: FunctionIndex, place: int, address: int) -> Symbol | None:
         """Of the names of one function, the public one with the fewest underscores in front."""
-        start, size = index.starts[place], index.sizes[place]
+        start, size = index.addresses[index.order[place]], index.sizes[index.order[place]]
         best: tuple[int, int, int, str] | None = None
-        for alias in range(place, max(-1, place - _ENCLOSING_LIMIT), -1):
-            if index.starts[alias] != start:
+        for number in reversed(index.order[max(0, place - _ENCLOSING_LIMIT) : place + 1]):
+            if index.addresses[number] != start:
                 break
-            name = self._name_at(index.names[alias] & 0xFFFFFFFFFFFF) if index.sizes[alias] == size else None
+            position = index.name_offset(number)
+            name = self._name_at(position) if position is not None and index.sizes[number] == size else None
             if name:
-                binding = index.names[alias] >> 52
-                rank = {_GLOBAL: 0, _WEAK: 1}.get(binding, 2)
+                rank = {_GLOBAL: 0, _WEAK: 1}.get(index.binding(number), 2)
                 candidate = (rank, len(name) - len(name.lstrip("_")), len(name), name)
                 best = candidate if best is None or candidate < best else best
         return Symbol(name=best[3], offset=address - start) if best else None

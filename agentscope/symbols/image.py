@@ -7,7 +7,9 @@ milliseconds. A symbol table is taken apart here instead, into sorted arrays, be
 import os
 import struct
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import compress
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
 
 if TYPE_CHECKING:
@@ -21,7 +23,7 @@ NAME_LIMIT = 256
 
 _PT_LOAD, _PT_DYNAMIC, _PT_NOTE, _PT_GNU_EH_FRAME = "PT_LOAD", "PT_DYNAMIC", "PT_NOTE", "PT_GNU_EH_FRAME"
 _DT_NULL, _DT_STRTAB, _DT_SONAME = 0, 5, 14
-_FUNCTION_TYPES = frozenset({2, 10})  # STT_FUNC, STT_GNU_IFUNC
+_IS_FUNCTION = bytes(kind & 0xF in {2, 10} for kind in range(256))  # STT_FUNC, STT_GNU_IFUNC
 
 
 class Segment(NamedTuple):
@@ -42,16 +44,34 @@ class SymbolTable(NamedTuple):
 
 
 class FunctionIndex(NamedTuple):
-    """Functions in order of address; `names` is info << 48 | position of the name in the file."""
+    """A symbol table taken apart: one entry a symbol in three arrays, and in `order` the functions by their address.
 
-    starts: "array[int]"  # subscriptable from Python 3.12 on only
+    A head is, from its low end: st_name 32 bits, st_info 8 (type in its low 4, binding above), st_other 8, st_shndx 16.
+    """
+
+    order: "array[int]"  # subscriptable from Python 3.12 on only
+    heads: "array[int]"
+    addresses: "array[int]"
     sizes: "array[int]"
-    names: "array[int]"
+    strings: Segment
 
     @property
     def cost_bytes(self) -> int:
         """Memory that the arrays hold."""
-        return len(self.starts) * 24
+        return len(self.order) * 4 + len(self.heads) * 24
+
+    def nearest(self, address: int) -> int:
+        """Place in `order` of the last function that starts at or before an address, -1 for none."""
+        return bisect_right(self.order, address, key=self.addresses.__getitem__) - 1
+
+    def name_offset(self, number: int) -> int | None:
+        """Position in the file of a symbol's name."""
+        name = self.heads[number] & 0xFFFFFFFF
+        return self.strings.offset + name if name < self.strings.size else None
+
+    def binding(self, number: int) -> int:
+        """STB_LOCAL 0, STB_GLOBAL 1, STB_WEAK 2."""
+        return self.heads[number] >> 36 & 0xF
 
 
 class Image:
@@ -171,27 +191,19 @@ def _soname(stream: IO[bytes], dynamic: Segment, segments: tuple[Segment, ...]) 
 
 
 def index_functions(descriptor: int, table: SymbolTable) -> FunctionIndex | None:
-    """Sort the functions of a symbol table by address; None where the table is too large to do that in time."""
+    """Order the functions of a symbol table by address; None where the table is too large to do that in time."""
     if table.size > _TABLE_LIMIT:
         return None
     raw = os.pread(descriptor, table.size, table.offset)
+    raw = raw[: len(raw) // 24 * 24]
     words = array("Q")
-    words.frombytes(raw[: len(raw) // 24 * 24])
-    heads, values, sizes = words[0::3], words[1::3], words[2::3]
-    # A head is, from its low end: st_name 32 bits, st_info 8 (type in its low 4), st_other 8, st_shndx 16.
-    order = [place for place, head in enumerate(heads) if head >> 48 and head >> 32 & 0xF in _FUNCTION_TYPES]
-    order.sort(key=values.__getitem__)
-    limit = table.strings_size
-    names = array("Q")
-    starts = array("Q")
-    extents = array("Q")
-    for place in order:
-        name = heads[place] & 0xFFFFFFFF
-        if name < limit:
-            names.append((heads[place] >> 32 & 0xFF) << 48 | (table.strings_offset + name) & 0xFFFFFFFFFFFF)
-            starts.append(values[place])
-            extents.append(sizes[place])
-    return FunctionIndex(starts, extents, names)
+    words.frombytes(raw)
+    heads, addresses, sizes = words[0::3], words[1::3], words[2::3]
+    defined = (low | high for low, high in zip(raw[6::24], raw[7::24], strict=True))
+    wanted = (function and section for function, section in zip(raw[4::24].translate(_IS_FUNCTION), defined, strict=True))
+    order = list(compress(range(len(heads)), wanted))
+    order.sort(key=addresses.__getitem__)
+    return FunctionIndex(array("I", order), heads, addresses, sizes, Segment(table.strings_offset, 0, table.strings_size))
 
 
 class _BudgetExceeded(Exception):
