@@ -333,8 +333,61 @@ def test_ctypes_null_read_is_unwound_through_the_interpreter(cgroup):
     assert_agrees(ours, judge)
     assert ours.end == "outermost"
     assert ours.frames[0].module.rsplit("/", 1)[-1].startswith("libc")
-    assert "strlen" in (ours.frames[0].symbol or ours.frames[0].called_as)
+    assert ours.frames[0].called_as == "strlen"
+    assert ours.frames[0].place.startswith("strlen in libc")
     assert any("_ctypes" in (frame.module or "") for frame in ours.frames)
+
+
+@pytest.mark.parametrize("options", [["-fno-plt"], ["-Wl,-z,lazy"], ["-fcf-protection=full", "-Wl,-z,ibtplt"]])
+def test_a_function_is_called_by_the_name_that_its_caller_uses(tmp_path, cgroup, options):
+    """Through every kind of linkage stub, or none, the callee in libc has the caller's name."""
+    source = "#include <string.h>\nint main(int count, char **words) { return strlen(words[count]) + 1; }"
+    program = compiled(tmp_path, "calls", source, "-O1", "-fno-builtin", *options)
+    ours, judge = crashed([program], cgroup)
+    assert_agrees(ours, judge)
+    assert ours.frames[0].called_as == "strlen"
+    assert ours.frames[1].symbol == "main"
+
+
+def test_a_program_without_a_search_table_ends_at_its_first_frame(tmp_path, cgroup):
+    """Statically linked by gcc there is no .eh_frame_hdr: the faulting function is named, and nothing after it is guessed."""
+    ours, judge = crashed([compiled(tmp_path, "chain", CHAIN, "-O2", "-static"), "0"], cgroup)
+    assert_agrees(ours, judge)
+    assert names(ours) == ["bottom"]
+    assert ours.end == "no-table"
+    assert "chain" in ours.ended
+
+
+def test_a_signal_frame_without_a_table_is_known_by_its_code(tmp_path, cgroup):
+    """A C library that describes its signal return in no table (musl) is walked through by the code that stands there."""
+    program = compiled(
+        tmp_path,
+        "restorer",
+        """
+        #include <signal.h>
+        #include <stdlib.h>
+        #include <sys/syscall.h>
+        #include <unistd.h>
+        void __restore_rt(void);
+        __asm__(".text\\n.globl __restore_rt\\n.type __restore_rt,@function\\n nop\\n__restore_rt: mov $15,%rax\\n syscall\\n.size __restore_rt,.-__restore_rt");
+        volatile int sink;
+        __attribute__((noinline)) int culprit(int *where) { return *where + 1; }
+        static void caught(int number) { abort(); }
+        int main(void) {
+            struct { void (*handler)(int); unsigned long flags; void (*restorer)(void); unsigned long mask; } action
+                = { caught, 0x04000000, __restore_rt, 0 };
+            syscall(SYS_rt_sigaction, SIGSEGV, &action, 0, 8);
+            return culprit(0) + 2;
+        }
+        """,
+        "-O2",
+        "-fomit-frame-pointer",
+    )
+    ours, judge = crashed([program], cgroup, skip=1)
+    assert_agrees(ours, judge)
+    assert ours.end == "outermost"
+    found = names(ours)
+    assert found[found.index("__restore_rt") + 1 :][:2] == ["culprit", "main"]
 
 
 def test_faulthandler_does_not_hide_the_fault(cgroup):
