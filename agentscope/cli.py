@@ -140,8 +140,9 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
 def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:  # noqa: ARG001 - contract
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
     from agentscope.session import print_table, watch_screen
+    from agentscope.views.tui import can_show
 
-    if once or not (sys.stdout.isatty() and sys.stdin.isatty()):
+    if once or not can_show():
         write_out(print_table(targets_of(**targets) if not recording else (), state_dir, recording))
         return ExitStatus.HEALTHY
     chosen = () if recording else targets_of(**targets)

@@ -158,7 +158,7 @@ def diagnose_live(pid: int, as_json: bool) -> tuple[ExitStatus, str]:
 def pulse_of(seen: ProcessExec, cgroups: tuple[object, ...]) -> Pulse:
     """One pulse of a live process and its descendants, from /proc."""
     from agentscope.evidence import CgroupMemory
-    from agentscope.session import usage_of
+    from agentscope.lastseen import usage_of
 
     rss, threads = usage_of(seen.pid)
     limited = [cgroup for cgroup in cgroups if isinstance(cgroup, CgroupMemory) and cgroup.limit_bytes is not None]

@@ -122,6 +122,18 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
     )
 
 
+def usage_of(pid: int) -> tuple[int | None, int]:
+    """Resident bytes and threads of a process with its descendants."""
+    rss, threads = 0, 0
+    with contextlib.suppress(psutil.Error):
+        root = psutil.Process(pid)
+        for process in (root, *root.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                rss += process.memory_info().rss
+                threads += process.num_threads()
+    return rss or None, threads
+
+
 def open_stderr(pid: int) -> int | None:
     """A descriptor of the regular file behind a live process's descriptor 2, or None where that is something else.
 

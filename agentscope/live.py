@@ -75,7 +75,7 @@ class Live:
         loop.add_reader(self.engine.fileno(), self.drain)
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
-        self.tasks = [loop.create_task(self.beat()), loop.create_task(self.settle())]
+        self.tasks = [loop.create_task(self.beat()), loop.create_task(self.settle()), loop.create_task(asyncio.to_thread(warm))]
 
     def close(self) -> None:
         """Detach from the loop; what has come is folded first."""
@@ -261,3 +261,11 @@ class Live:
                 await asyncio.wait_for(stop.wait(), for_s)
         finally:
             self.close()
+
+
+def warm() -> None:
+    """Load the readers and the unwinder now, beside the loop: compiling their patterns at the first death would cost 0.1 s."""
+    from agentscope.readers import read
+    from agentscope.symbols import owner, unwind  # noqa: F401 - loading them is the purpose
+
+    read("Traceback (most recent call last):\nKeyError: 1\n")

@@ -124,7 +124,7 @@ def print_table(targets: tuple[Target, ...], state: str | None, recording: str |
 def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> None:
     """Fill a board from /proc and the ledger, without a probe."""
     from agentscope.agents import agent_of, live_processes, matches, roots
-    from agentscope.lastseen import memory_cgroups
+    from agentscope.lastseen import memory_cgroups, usage_of
     from agentscope.model import AgentSeen, Pulse
 
     for envelope in ledger_lines(ledger):
@@ -153,33 +153,18 @@ def ledger_lines(ledger: Ledger) -> list[AnyEvent]:
     return []
 
 
-def usage_of(pid: int) -> tuple[int | None, int]:
-    """Resident bytes and threads of a process with its descendants."""
-    import psutil
-
-    rss, threads = 0, 0
-    with contextlib.suppress(psutil.Error):
-        root = psutil.Process(pid)
-        for process in (root, *root.children(recursive=True)):
-            with contextlib.suppress(psutil.Error):
-                rss += process.memory_info().rss
-                threads += process.num_threads()
-    return rss or None, threads
-
-
 def watch_screen(targets: tuple[Target, ...], engine_choice: str, state: str | None, recording: str | None) -> int:
     """`agentscope watch`: the terminal UI, live or on a recording."""
-    from agentscope.views.tui import WatchApp
+    from agentscope.views.tui import show
 
     if recording:
-        app = WatchApp(replayed(recorded_events(recording)), title=recording, replay=True)
-        app.run()
+        asyncio.run(show(replayed(recorded_events(recording)), title=recording, replay=True))
         return ExitStatus.HEALTHY
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        app = WatchApp(live_events(targets, engine, kernel_log, Ledger(state_dir(state))), title=", ".join(map(str, targets)))
-        app.run()
+        events = live_events(targets, engine, kernel_log, Ledger(state_dir(state)))
+        asyncio.run(show(events, title=", ".join(map(str, targets)), engine=f"engine {engine.name}"))
     finally:
         engine.close()
         if kernel_log is not None:
