@@ -51,10 +51,12 @@ class LastWords(Evidence, frozen=True, tag="last-words"):
         return next((r for r in self.readings if fits(r, code, signal) and self.lines_after(r) <= LINES_AFTER), None)
 
     def lines_after(self, reading: Reading) -> int:
-        """How many lines follow a passage; 0 where its own words cannot be found again."""
+        """How many lines follow a passage; at least LINES_AFTER where its own words cannot be found again in what is kept."""
         last = next((line.strip() for line in reversed(reading.excerpt.splitlines()) if line.strip()), "")
         _, found, after = self.text.rpartition(last) if last else ("", "", "")
-        return sum(1 for line in after.splitlines()[1:] if line.strip()) if found else 0
+        if not found:
+            return LINES_AFTER + (len(self.text) >= KEPT_BYTES)
+        return sum(1 for line in after.splitlines()[1:] if line.strip())
 
 
 def fits(reading: Reading, code: int | None, signal: int | None) -> bool:
@@ -73,7 +75,7 @@ def fits(reading: Reading, code: int | None, signal: int | None) -> bool:
 def read_words(tail: bytes) -> tuple[str, tuple[Reading, ...]]:
     """Clean text and its readings; kept for the kinds of evidence that ask for the same words again."""
     text = readers.clean(tail.decode("utf-8", "replace"))
-    return text, readers.read(text)
+    return text, readers.read(text, kind="stderr")
 
 
 def collect(scene: Scene) -> LastWords | Missing | None:

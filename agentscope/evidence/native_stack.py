@@ -85,24 +85,24 @@ def collect(scene: Scene) -> NativeStack | Missing | None:
     mappings = mappings_of(scene)
     if not mappings:
         return Missing(kind="native-stack", because="the mappings of the process were gone before they could be read")
-    if fault.stack is None:
-        return Missing(kind="native-stack", because="the stack's memory could not be read in the probe")
-    stack = unwind.unwind(fault.registers, fault.stack, mappings, limit=FRAMES)
+    # without memory (the stack pointer may stand in the guard page) the registers still tell the innermost frame
+    stack = unwind.unwind(fault.registers, fault.stack or b"", mappings, limit=FRAMES)
     frames = tuple(
         NativeFrame(
             module=frame.module,
             offset=frame.offset,
-            symbol=None if frame.symbol is None else f"{frame.symbol}+{frame.symbol_offset or 0:#x}",
+            symbol=frame.called_as if frame.symbol is None else f"{frame.symbol}+{frame.symbol_offset or 0:#x}",
         )
         for frame in stack.frames
     )
     if not frames:
         return Missing(kind="native-stack", because=stack.ended)
     blamed = blamed_in(frames) or next((frame for frame in frames if frame.module), None)
-    module = blamed.module if blamed else None
+    package = owner.owner_of(blamed.module) if blamed is not None and blamed.module is not None else None
     return NativeStack(
         source="raw stack at signal:signal_deliver, unwound by .eh_frame",
         frames=frames,
         ended=stack.ended,
-        owner=owner.owner_of(module) if module else None,
+        owner=None if package is None else str(package),
+        complete=stack.end == "outermost",
     )

@@ -7,10 +7,11 @@ ZeroDivisionError instead and never dies so.
 How agentscope knows: the kernel raised SIGFPE for an instruction of this process; its code says which arithmetic, the
 stack where.
 
-What to do: look at the function that is named and at the input it was given: a size, count or rate that was zero.
+What to do: look at the function that is named and at the input it was given: a size, a count or a rate was zero where
+the author took it for granted that it never is.
 
-What looks like it but is not: SIGFPE sent by somebody (killed/signal); an uncaught ZeroDivisionError
-(exception/uncaught).
+What looks like it but is not: SIGFPE sent by somebody (killed/signal); an uncaught ZeroDivisionError, which
+ends the program by an exit status and not by a signal (exception/uncaught).
 """
 
 from agentscope.causes import No
