@@ -2,19 +2,24 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import resource
+import shutil
 import signal
 import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from agentscope.agents import Target
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
 from agentscope.ledger import Ledger, state_dir
 from agentscope.live import Live
-from agentscope.model import AnyEvent, IncidentOpened
+from agentscope.model import AnyEvent, IncidentOpened, ProcessExec
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
 from agentscope.sources import Engine, Source
@@ -208,35 +213,55 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, st
     child = start_held(command)
     pipeline = Pipeline(show_incident, engine, Ledger(state_dir(state)))
     try:
-        status = asyncio.run(attend_child(child, name, pipeline, degraded))
+        status = asyncio.run(attend_child(child, command, name, pipeline, degraded))
     finally:
         if engine is not None:
             engine.close()
     return end_like(status)
 
 
-def start_held(command: tuple[str, ...]) -> tuple[int, int]:
-    """Fork a child that waits for one byte before it becomes the command, so that nothing of it is missed.
+class Held(NamedTuple):
+    """A child that has not become its command yet: it starts on a byte to `go`, and `refused` then tells whether it could."""
 
-    Returns:
-        The child's pid, and the descriptor to write the byte to.
-    """
+    pid: int
+    go: int
+    refused: int
+
+
+def start_held(command: tuple[str, ...]) -> Held:
+    """Fork a child that waits for one byte before it becomes the command, so that nothing of it is missed."""
     wait, go = os.pipe()
+    refused, refuse = os.pipe()  # closed by a successful exec, as every descriptor that Python opens
     pid = os.fork()
     if pid == 0:
         os.close(go)
         os.read(wait, 1)
-        os.close(wait)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):
             signal.signal(number, signal.SIG_DFL)  # Python ignores these; the command must find them as our caller left them
         try:
             os.execvp(command[0], command)  # noqa: S606 - there is no shell on purpose
         except OSError as error:
-            missing = isinstance(error, FileNotFoundError)
-            os.write(2, f"agentscope: cannot run {command[0]}: {error.strerror}. Try: which {command[0]}\n".encode())
-            os._exit(127 if missing else 126)  # as a shell would: POSIX, Exit Status for Commands
+            status, why = refusal(command[0], error)
+            os.write(2, f"agentscope: cannot run {command[0]}: {why}. Try: which {command[0]}\n".encode(errors="replace"))
+            os.write(refuse, b"r")
+            os.read(wait, 1)  # until our parent knows that this end is not one of the command
+            os._exit(status)
     os.close(wait)
-    return pid, go
+    os.close(refuse)
+    return Held(pid, go, refused)
+
+
+def refusal(program: str, error: OSError) -> tuple[int, str]:
+    """Exit status and reason where a program could not be started, as a shell has them (POSIX, Exit Status for Commands)."""
+    # a folder of PATH that we may not look into is reported as EACCES, though there is no such program
+    nowhere = "/" not in program and shutil.which(program, os.F_OK) is None
+    if nowhere or isinstance(error, FileNotFoundError):
+        return 127, os.strerror(errno.ENOENT)
+    return 126, error.strerror or str(error)
+
+
+def ignore(event: AnyEvent) -> None:
+    """Tell nobody."""
 
 
 def show_incident(event: AnyEvent) -> None:
@@ -247,12 +272,14 @@ def show_incident(event: AnyEvent) -> None:
         print_incident(event, sys.stderr)
 
 
-async def attend_child(held: tuple[int, int], name: str | None, pipeline: Pipeline, degraded: tuple[str, ...]) -> int:
+async def attend_child(
+    held: Held, command: tuple[str, ...], name: str | None, pipeline: Pipeline, degraded: tuple[str, ...]
+) -> int:
     """Watch our child, held at its start, to its end. Returns its raw wait status."""
     from agentscope.agents import read_process
     from agentscope.sources.child import ChildSource
 
-    pid, go = held
+    pid = held.pid
     loop = asyncio.get_running_loop()
     child = ChildSource(pid)
     targets = (Target(kind="pid", value=str(pid), name=name),)
@@ -267,12 +294,18 @@ async def attend_child(held: tuple[int, int], name: str | None, pipeline: Pipeli
     # the terminal sends these to the child as well: it decides, we wait for it
     for number in (signal.SIGINT, signal.SIGQUIT):
         signal.signal(number, signal.SIG_IGN)
-    os.write(go, b"g")
-    os.close(go)
+    if live is None:
+        # known by its command line already: it may have ended before we can look at it again
+        adopt_child(pipeline, msgspec.structs.replace(read_process(pid), argv=command, comm=Path(command[0]).name[:15]), name)
+    os.write(held.go, b"g")
+    if os.read(held.refused, 1):
+        pipeline.sink, pipeline.ledger = ignore, None
+    os.close(held.go)
+    os.close(held.refused)
     if live is None:
         await asyncio.sleep(0.02)
         with contextlib.suppress(AgentscopeError):
-            adopt_child(pipeline, read_process(pid), name)
+            notice_child(pipeline, read_process(pid))
     await ended.wait()
     last = child.drain()
     if live is not None:
@@ -286,13 +319,17 @@ async def attend_child(held: tuple[int, int], name: str | None, pipeline: Pipeli
     return child.status
 
 
-def adopt_child(pipeline: Pipeline, seen: "object", name: str | None) -> None:
+def adopt_child(pipeline: Pipeline, seen: ProcessExec, name: str | None) -> None:
     """Without an engine: the child is the agent, and its end is all that will be heard of it."""
     from agentscope.agents import agent_of
-    from agentscope.model import AgentSeen, ProcessExec
+    from agentscope.model import AgentSeen
 
-    assert isinstance(seen, ProcessExec)
     pipeline.tell(AgentSeen(at_ns=seen.at_ns, agent=agent_of(seen, boot_wall_ns(), name), because="run"))
+    notice_child(pipeline, seen)
+
+
+def notice_child(pipeline: Pipeline, seen: ProcessExec) -> None:
+    """What our child is now, and the files of /proc that die with it."""
     pipeline.tell(seen)
     pipeline.cache.refresh(pipeline.incidents.members[seen.pid].process, now_ns())
 
