@@ -13,7 +13,7 @@ from typing import Literal
 
 import psutil
 
-from agentscope.errors import BadInput, NoSuchProcess, UsageError
+from agentscope.errors import NoSuchProcess, UsageError
 from agentscope.model import Agent, Ancestor, Process, ProcessExec, Role, StreamKind, Value
 from agentscope.record import timestamp
 
@@ -355,10 +355,10 @@ def check_pid(text: str) -> int:
     """A pid that can be watched.
 
     Raises:
-        NoSuchProcess: nothing has this number. UsageError: it is a kernel thread. BadInput: it is no number.
+        NoSuchProcess: nothing has this number. UsageError: it is a kernel thread, or no number.
     """
-    if not text.isdigit() or not 0 < int(text) < 1 << 22:
-        raise BadInput(f"{text!r} is not a process number", "a pid is a number from 1 to 4194303", "pgrep -a NAME")
+    if not (text.isascii() and text.isdigit() and len(text) < 8 and 0 < int(text) < 1 << 22):
+        raise UsageError(f"{text!r} is not a process number", "a pid is a number from 1 to 4194303", "pgrep -a NAME")
     pid = int(text)
     if start_ns_of(pid) is None:
         raise NoSuchProcess(f"there is no process {pid}", "it has ended, or the number is wrong", "pgrep -a NAME")

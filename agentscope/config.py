@@ -43,10 +43,13 @@ def read_config(name: str) -> list[Target]:
         with os.fdopen(opened, "rb") as file:
             facts = os.fstat(file.fileno())
             check_owner(name, facts)
-            config = msgspec.toml.decode(file.read(SIZE_LIMIT_BYTES), type=Config)
+            text = file.read(SIZE_LIMIT_BYTES + 1)
+        if len(text) > SIZE_LIMIT_BYTES:
+            raise BadInput(f"the config file {name} is too big", f"it may have {SIZE_LIMIT_BYTES} bytes")
+        config = msgspec.toml.decode(text, type=Config)
     except OSError as error:
         raise BadInput(f"cannot read the config file {name}", error.strerror or str(error), f"ls -l {name}") from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadInput(
             f"the config file {name} is not right",
             str(error),

@@ -68,7 +68,7 @@ def diagnose_process(who: str, state: str | None, as_json: bool) -> tuple[ExitSt
     Raises:
         NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
     """
-    pid = int(who) if who.isdigit() else pid_of(who)
+    pid = int(who) if who.isascii() and who.isdigit() else pid_of(who)
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:

@@ -111,7 +111,7 @@ def memory_controller() -> Check:
 
 def state_folder(state: Path) -> Check:
     """Whether incidents can be recorded."""
-    nearest = next((folder for folder in (state, *state.parents) if folder.exists()), Path("/"))
+    nearest = next((folder for folder in (state, *state.parents) if os.access(folder, os.F_OK)), Path("/"))
     if not os.access(nearest, os.W_OK):
         return Check(name="state folder", ok=False, says=f"{state} cannot be written", try_this="--state-dir DIR, or sudo")
     free = os.statvfs(nearest)

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from agentscope import agents
-from agentscope.errors import BadInput, NoSuchProcess, UsageError
+from agentscope.errors import NoSuchProcess, UsageError
 from agentscope.model import Ancestor, ProcessExec
 
 
@@ -110,7 +110,7 @@ def test_a_kernel_thread_is_refused():
 
 def test_a_pid_must_be_a_number():
     """What is no number is refused before anything is looked up."""
-    with pytest.raises(BadInput, match="not a process number"):
+    with pytest.raises(UsageError, match="not a process number"):
         agents.check_pid("1; rm")
 
 
