@@ -266,6 +266,11 @@ class Live:
 def warm() -> None:
     """Load the readers and the unwinder now, beside the loop: compiling their patterns at the first death would cost 0.1 s."""
     from agentscope.readers import read
-    from agentscope.symbols import owner, unwind  # noqa: F401 - loading them is the purpose
+    from agentscope.symbols import elf, owner, unwind  # noqa: F401 - loading it is the purpose
 
+    for line in Path("/proc/self/maps").read_text().splitlines():
+        path = line.partition("/")[2]
+        if " r-xp " in line and path.endswith(("libc.so.6", "/bin/python3.11")):
+            elf.warm(f"/{path}")
+            owner.owner_of(f"/{path}")
     read("Traceback (most recent call last):\nKeyError: 1\n")

@@ -75,6 +75,13 @@ def mappings_of(scene: Scene) -> tuple[Mapping, ...]:
     return (fault.module,) if fault is not None and fault.module is not None else ()
 
 
+def name_of(symbol: str | None, offset: int | None, called_as: str | None) -> str | None:
+    """Name of a frame: "strlen" is what people know __strlen_evex by, where the caller's relocation says so."""
+    if symbol is None:
+        return called_as
+    return f"{called_as if called_as and called_as in symbol else symbol}+{offset or 0:#x}"
+
+
 def collect(scene: Scene) -> NativeStack | Missing | None:
     """Unwind with the .eh_frame of the files on disk; a file that was replaced since is not trusted."""
     from agentscope.symbols import owner, unwind
@@ -91,7 +98,7 @@ def collect(scene: Scene) -> NativeStack | Missing | None:
         NativeFrame(
             module=frame.module,
             offset=frame.offset,
-            symbol=frame.called_as if frame.symbol is None else f"{frame.symbol}+{frame.symbol_offset or 0:#x}",
+            symbol=name_of(frame.symbol, frame.symbol_offset, frame.called_as),
         )
         for frame in stack.frames
     )

@@ -127,7 +127,7 @@ def headline_of(board: Board) -> str:
     """The whole board in one sentence."""
     died = sum(board.deaths_in_a_day(name) for name in board.deaths)
     hung = sum(1 for row in board.rows.values() if row.stuck)
-    parts = [f"{count_of(board.living, 'agent')} watched"]
+    parts = [f"{count_of(board.living, 'agent')} {'watched' if board.ready else 'here'}"]
     if hung:
         parts.append(f"{hung} in trouble")
     parts.append(f"{count_of(died, 'death')} in 24 h" if died else "no death in 24 h")
@@ -214,7 +214,7 @@ def render_table(board: Board, width: int) -> str:
             lines += incident_part(happened, width)
         if len(board.incidents) > INCIDENTS_SHOWN:
             lines.append(f"{' ' * TIME_CELLS}and {len(board.incidents) - INCIDENTS_SHOWN} before these")
-    lines += ["", *filled(engine_of(board), width)]
+    lines += ["", *filled(engine_of(board, "looked once, nothing is attached: sudo agentscope watch shows it live"), width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
