@@ -453,11 +453,30 @@ class TestException:
         assert "KeyError" in found.headline
 
     def test_words_that_it_outlived(self):
-        """A traceback with much after it is no last word; a few lines of clean-up after it make it only likely."""
+        """A traceback with much after it is no last word; some lines of clean-up after it make it only likely."""
         went_on = words(traceback(), text=TRACEBACK + "\nworking" * 40)
         assert verdict(exited(1), went_on).cause == "exit/status"
-        cleaned = words(traceback(), text=TRACEBACK + "\nclosing\nbye")
+        cleaned = words(traceback(), text=TRACEBACK + "\nclosing" * 6)
         assert verdict(exited(1), cleaned).confidence == "likely"
+
+    def test_what_a_runtime_prints_below_its_error(self):
+        """Members of an exception group, stacks and Node's version belong to the error: it is still the last word."""
+        for below in ("\n    | LookupError: small" * 30, "\n    at f (a.js:1:1)" * 30, "\n\nNode.js v20.20.2"):
+            assert verdict(exited(1), words(traceback(), text=TRACEBACK + below)).confidence == "certain"
+
+    def test_a_dump_after_a_panic(self):
+        """Status 2 with a Go panic is specific enough, however many goroutines are printed below it."""
+        told = read("exception/panic", "go", excerpt="panic: boom")
+        assert verdict(exited(2), words(told, text="panic: boom" + "\nmain.main()" * 90)).cause == "exception/panic"
+
+    def test_the_programs_own_line_is_named(self):
+        """An error that a library raised is told by the line of the program that called it."""
+        told = traceback(
+            file="/usr/lib/python3.11/socket.py", line=836, function="create_connection", culprit="agent.py:7 ask: OSError"
+        )
+        found = verdict(exited(1), words(told))
+        assert found.headline.endswith("at agent.py:7")
+        assert found.advice[0].startswith("look at agent.py:7")
 
     def test_handled_words(self):
         """A reading that ends nothing explains nothing."""

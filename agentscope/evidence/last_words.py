@@ -48,15 +48,23 @@ class LastWords(Evidence, frozen=True, tag="last-words"):
 
     def accounting_for(self, code: int | None, signal: int | None) -> Reading | None:
         """The one passage that tells of an error which ends a program just so: the best one that fits this status and place."""
-        return next((r for r in self.readings if fits(r, code, signal) and self.lines_after(r) <= LINES_AFTER), None)
+        fitting = (reading for reading in self.readings if fits(reading, code, signal))
+        # 1 is what many programs exit with for many reasons; 2 after a Go panic or an abort from within is nobody's chance
+        own_status = signal is not None or code != 1
+        return next(
+            (r for r in fitting if (own_status and r.reader in UNCAUGHT_CODES) or self.lines_after(r) <= LINES_AFTER), None
+        )
 
     def lines_after(self, reading: Reading) -> int:
-        """How many lines follow a passage; at least LINES_AFTER where its own words cannot be found again in what is kept."""
+        """How many lines follow a passage; at least LINES_AFTER where its own words cannot be found again in what is kept.
+
+        Indented lines belong to what stands above them: stacks, the members of an exception group.
+        """
         last = next((line.strip() for line in reversed(reading.excerpt.splitlines()) if line.strip()), "")
         _, found, after = self.text.rpartition(last) if last else ("", "", "")
         if not found:
             return LINES_AFTER + (len(self.text) >= KEPT_BYTES)
-        return sum(1 for line in after.splitlines()[1:] if line.strip())
+        return sum(1 for line in after.splitlines()[1:] if line.strip() and not line[0].isspace())
 
 
 def fits(reading: Reading, code: int | None, signal: int | None) -> bool:

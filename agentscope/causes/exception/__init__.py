@@ -13,6 +13,7 @@ from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Reading
 
 LINE = 200
+SIGNATURE_LINES = 3  # what a runtime may print below its error: "Node.js v20.20.2"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ def last_error(
         if sure == SENT:
             return No(f"{status.signal_name} was sent to it")
         return Told(reading, "certain" if sure == "certain" else "likely")
-    exact = reading.reader in UNCAUGHT_CODES and words.lines_after(reading) == 0
+    exact = reading.reader in UNCAUGHT_CODES and words.lines_after(reading) <= SIGNATURE_LINES
     return Told(reading, "certain" if exact else "likely")
 
 
@@ -63,11 +64,15 @@ def first_line(reading: Reading) -> str:
 
 
 def place_of(reading: Reading) -> str:
-    """Where it was raised: "agent.py:12"; empty where the words do not tell."""
-    file, line = fact(reading, "file"), fact(reading, "line")
-    if not file:
-        return ""
-    return f"{file.rsplit('/', 1)[-1]}:{line}" if line else file.rsplit("/", 1)[-1]
+    """Where to look: "agent.py:12"; empty where the words do not tell.
+
+    A culprit that begins with a place names the program's own code; the facts name where the error was raised, often in a library.
+    """
+    file, _, line = (reading.culprit or "").split(" ", 1)[0].rstrip(":").partition(":")
+    if not file or not line.split(":")[0].isdigit():
+        file, line = fact(reading, "file"), fact(reading, "line")
+    name = file[: 2 * LINE].rsplit("/", 1)[-1]
+    return f"{name}:{line.split(':')[0]}" if line else name
 
 
 def blame(reading: Reading) -> str:

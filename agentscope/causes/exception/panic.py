@@ -46,7 +46,7 @@ def match(
         confidence=told.confidence,
         cites=cites(("actor", status.signal is not None and actor is not None)),
         advice=(
-            f"look at {fact(reading, 'file')} line {fact(reading, 'line')}" if place else "look at its last words",
+            f"look at {place}" if place else "look at its last words",
             *((f"for more next time, set {setting} in its environment",) if setting else ()),
         ),
     )

@@ -39,12 +39,10 @@ def match(
         return No(f"the error is of a kind of its own: {reading.says}")
     place = place_of(reading)
     function = fact(reading, "function")
-    where = f" at {place}{f' in {function}' if function else ''}" if place else ""
-    look = (
-        f"look at {fact(reading, 'file')} line {fact(reading, 'line')}"
-        if place and fact(reading, "line")
-        else "look at its last words"
-    )
+    own = place.endswith(f":{fact(reading, 'line')}")
+    where = f" at {place}{f' in {function}' if function and own else ''}" if place else ""
+    full = f"{fact(reading, 'file')}:{fact(reading, 'line')}" if own else place
+    look = f"look at {full}" if place else "look at its last words"
     changed = "see what was installed or upgraded since it last ran: pip list, the lock file, /var/log/dpkg.log"
     return Finding(
         headline=f"Ended by an error that nobody caught: {first_line(reading)}{where}",
