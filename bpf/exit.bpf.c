@@ -52,7 +52,7 @@ static __always_inline void add_mapping(struct roll *roll, struct draft *draft, 
 	mapping->end = BPF_CORE_READ(area, vm_end);
 	mapping->offset = BPF_CORE_READ(area, vm_pgoff) << 12;
 	mapping->inode = BPF_CORE_READ(inode, i_ino);
-	mapping->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	mapping->device = device_of(inode);
 	draft->used = 0;
 	packed = append_path(draft, (__u64)BPF_CORE_READ(file, f_path.dentry), (__u64)BPF_CORE_READ(file, f_path.mnt));
 	mapping->path = SPAN_OF(packed);
@@ -184,7 +184,7 @@ static __always_inline void emit_exit(struct task_struct *task, struct task_stru
 	record->start_ns = BPF_CORE_READ(leader, start_boottime);
 	record->status = status;
 	record->ppid = BPF_CORE_READ(leader, real_parent, tgid);
-	record->uid = BPF_CORE_READ(task, cred, uid.val);
+	record->uid = bpf_get_current_uid_gid();
 	BPF_CORE_READ_STR_INTO(&record->comm, leader, comm);
 	record->max_rss_pages = max_rss_of(task);
 	record->reserved = 0;

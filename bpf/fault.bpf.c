@@ -55,7 +55,7 @@ static __always_inline __u32 set_module(struct scene *scene, struct task_struct 
 	module->end = found.end;
 	module->offset = found.offset;
 	module->inode = BPF_CORE_READ(inode, i_ino);
-	module->device = BPF_CORE_READ(inode, i_sb, s_dev);
+	module->device = device_of(inode);
 	draft = begin_draft(DRAFT_FAULT, 0);
 	if (!draft)
 		return 0;
@@ -126,6 +126,7 @@ SEC("tp_btf/signal_deliver")
 int BPF_PROG(on_fault, int signal, struct kernel_siginfo *info, struct k_sigaction *action)
 {
 	struct task_struct *task = bpf_get_current_task_btf();
+	struct kernel_siginfo reason = {};
 	struct k_sigaction taken = {};
 	struct fault_record *record;
 	struct pt_regs *regs;
@@ -155,13 +156,15 @@ int BPF_PROG(on_fault, int signal, struct kernel_siginfo *info, struct k_sigacti
 	record->syscall = ABSENT;
 	record->address = 0;
 	if ((__u64)info <= 1) {
-		record->code = (__u64)info ? 128 : 0;
+		record->code = (__u64)info ? SI_KERNEL : SI_USER;
 	} else {
-		record->code = BPF_CORE_READ(info, si_code);
+		/* never a direct load, which 6.1 and 6.12 refuse */
+		bpf_probe_read_kernel(&reason, sizeof(reason), info);
+		record->code = reason.si_code;
 		if (signal == SIGSYS)
-			record->syscall = BPF_CORE_READ(info, _sifields._sigsys._syscall);
+			record->syscall = reason.syscall;
 		else
-			record->address = (__u64)BPF_CORE_READ(info, _sifields._sigfault._addr);
+			record->address = reason.fault_address;
 	}
 	BPF_CORE_READ_STR_INTO(&record->comm, task, comm);
 	regs = (void *)bpf_task_pt_regs(task);

@@ -22,6 +22,35 @@ struct list_head {
 	struct list_head *next, *prev;
 };
 
+struct file;
+struct task_struct;
+struct cgroup;
+
+/* its first two members since 2.6 */
+struct super_block {
+	struct list_head s_list;
+	__u32 s_dev;
+};
+
+/* include/linux/fdtable.h */
+struct fdtable {
+	unsigned int max_fds;
+	struct file **fd;
+};
+
+/* a user ABI: include/uapi/asm-generic/siginfo.h */
+struct kernel_siginfo {
+	int si_signo, si_errno, si_code;
+	int padding;
+	union {
+		__u64 fault_address;
+		struct {
+			__u64 call_address;
+			int syscall;
+		};
+	};
+};
+
 struct upid {
 	int nr;
 	void *ns;
@@ -78,10 +107,6 @@ struct qstr {
 	const unsigned char *name;
 };
 
-struct super_block {
-	__u32 s_dev;
-};
-
 struct inode {
 	unsigned short i_mode;
 	__u32 i_rdev;
@@ -121,11 +146,6 @@ struct file {
 	struct path f_path;
 };
 
-struct fdtable {
-	unsigned int max_fds;
-	struct file **fd;
-};
-
 struct files_struct {
 	struct fdtable *fdt;
 };
@@ -162,7 +182,7 @@ struct percpu_counter {
 	long long count;
 };
 
-/* before 6.2: rss_stat was one struct of this type */
+/* before 6.2 */
 struct mm_rss_stat {
 	atomic_long_t count[4];
 };
@@ -252,20 +272,6 @@ struct vm_area_struct {
 	struct file *vm_file;
 };
 
-union __sifields {
-	struct {
-		void *_addr;
-	} _sigfault;
-	struct {
-		int _syscall;
-	} _sigsys;
-};
-
-struct kernel_siginfo {
-	int si_code;
-	union __sifields _sifields;
-};
-
 struct linux_binprm;
 
 #pragma clang attribute pop
@@ -283,6 +289,8 @@ extern void bpf_iter_task_vma_destroy(struct bpf_iter_task_vma *it) __ksym __wea
 #define SIGNAL_GROUP_EXIT 0x00000004  /* include/linux/sched/signal.h */
 #define VM_EXEC 0x00000004            /* include/linux/mm.h */
 #define PIDTYPE_TGID 1                /* enum pid_type, include/linux/pid_types.h */
+#define SI_USER 0                     /* include/uapi/asm-generic/siginfo.h */
+#define SI_KERNEL 128
 #define MM_FILEPAGES 0                /* include/linux/mm_types_task.h */
 #define MM_ANONPAGES 1
 #define MM_SHMEMPAGES 3

@@ -187,19 +187,21 @@ static __always_inline __u32 stream_kind_of(__u32 mode, __u32 device)
 __noinline int append_stderr(struct draft *draft, __u64 task_at)
 {
 	struct task_struct *task = (void *)task_at;
-	struct fdtable *table;
-	struct file **slots, *file = 0;
+	struct files_struct *files;
+	struct fdtable *at, table = {};
+	struct file *file = 0;
 	struct inode *inode;
 	__u32 kind;
 
 	if (!draft || !task)
 		return 0;
-	table = BPF_CORE_READ(task, files, fdt);
-	if (!table)
+	files = BPF_CORE_READ(task, files);
+	if (!files)
 		return 0;
-	slots = BPF_CORE_READ(table, fd);
-	if (BPF_CORE_READ(table, max_fds) > 2)
-		bpf_probe_read_kernel(&file, sizeof(file), slots + 2);
+	at = BPF_CORE_READ(files, fdt);
+	bpf_probe_read_kernel(&table, sizeof(table), at);
+	if (table.max_fds > 2)
+		bpf_probe_read_kernel(&file, sizeof(file), table.fd + 2);
 	if (!file)
 		return PACK(0, 0, STREAM_CLOSED);
 	inode = BPF_CORE_READ(file, f_inode);

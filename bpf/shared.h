@@ -151,6 +151,15 @@ static __always_inline __u32 namespace_id(struct pid *pid, __u32 *level)
 	return nr;
 }
 
+static __always_inline __u32 device_of(struct inode *inode)
+{
+	struct super_block *super_block = BPF_CORE_READ(inode, i_sb);
+	__u32 device = 0;
+
+	bpf_probe_read_kernel(&device, sizeof(device), &super_block->s_dev);
+	return device;
+}
+
 static __always_inline __u32 disposition_of(unsigned long sa_handler)
 {
 	return sa_handler == 0 ? DISPOSITION_DEFAULT : sa_handler == 1 ? DISPOSITION_IGNORE : DISPOSITION_CAUGHT;
@@ -159,13 +168,13 @@ static __always_inline __u32 disposition_of(unsigned long sa_handler)
 /* Pages of one kind. On kernels since 6.2 it lacks what each CPU has not yet handed in: up to 32 pages a CPU, or 2 a CPU squared. */
 static __always_inline __s64 rss_pages(struct mm_struct *mm, int kind)
 {
+	struct mm_struct___old *old;
 	__s64 pages;
 
 	if (!mm)
 		return ABSENT;
-	if (bpf_core_type_exists(struct mm_rss_stat)) {
-		struct mm_struct___old *old = (void *)mm;
-
+	old = (void *)mm;
+	if (bpf_core_field_exists(old->rss_stat.count)) {
 		pages = kind == MM_FILEPAGES ? BPF_CORE_READ(old, rss_stat.count[MM_FILEPAGES].counter) :
 			kind == MM_ANONPAGES ? BPF_CORE_READ(old, rss_stat.count[MM_ANONPAGES].counter) :
 			BPF_CORE_READ(old, rss_stat.count[MM_SHMEMPAGES].counter);

@@ -11,17 +11,18 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 	(FAULT_SIGNALS | BIT(SIGHUP) | BIT(SIGINT) | BIT(SIGQUIT) | BIT(SIGTERM) | BIT(SIGUSR1) | BIT(SIGUSR2) |            \
 	 BIT(SIGXCPU) | BIT(SIGKILL))
 
-#define SI_USER 0
-#define SI_KERNEL 128
-
 static __always_inline int code_of(struct kernel_siginfo *info)
 {
+	int code = SI_USER;
+
 	/* SEND_SIG_NOINFO and SEND_SIG_PRIV are not pointers: include/linux/sched/signal.h */
 	if ((__u64)info == 0)
-		return SI_USER;
+		return code;
 	if ((__u64)info == 1)
 		return SI_KERNEL;
-	return BPF_CORE_READ(info, si_code);
+	/* never a direct load, which 6.1 and 6.12 refuse */
+	bpf_probe_read_kernel(&code, sizeof(code), &info->si_code);
+	return code;
 }
 
 static __always_inline unsigned long handler_of(struct task_struct *task, int signal)
@@ -86,7 +87,7 @@ int BPF_PROG(on_signal, int signal, struct kernel_siginfo *info, struct task_str
 	record->sender_tid = sender->pid;
 	record->sender_start_ns = BPF_CORE_READ(leader, start_boottime);
 	BPF_CORE_READ_STR_INTO(&record->sender_comm, leader, comm);
-	record->sender_uid = BPF_CORE_READ(sender, cred, uid.val);
+	record->sender_uid = bpf_get_current_uid_gid();
 	record->sender_flags = sender_flags_of(sender);
 	set_ancestors(record->sender_ancestors, sender);
 	packed = append_path(draft, (__u64)BPF_CORE_READ(sender, mm, exe_file, f_path.dentry),

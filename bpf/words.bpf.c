@@ -12,7 +12,7 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* an LRU, so that processes nobody asks about cannot use it up */
 struct {
 	__uint(type, BPF_MAP_TYPE_LRU_HASH);
-	__uint(max_entries, 512);
+	__uint(max_entries, 256);
 	__type(key, __u32);
 	__type(value, struct tail);
 } tails SEC(".maps");
