@@ -23,6 +23,7 @@ READS_A_SECOND = 8  # immediate reads of /proc for new agent processes: a storm 
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
+NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
 class Live:
@@ -44,7 +45,7 @@ class Live:
         self.tasks: list[asyncio.Task[None]] = []
         if kernel_log is None:
             pipeline.kernel_lines = None
-        pipeline.words_missing = "its stderr is not a file, and the write probe was not attached when it wrote"
+        pipeline.words_missing = NOT_ATTACHED
 
     def start(self, degraded: tuple[str, ...] = ()) -> None:
         """Find what is to be watched, watch it in the kernel, and only then say ready."""
@@ -190,6 +191,7 @@ class Live:
         if not self.capturing and seen.stderr not in {"file", "closed"}:
             self.capturing = True
             self.engine.capture_words(True)
+            self.pipeline.words_missing = ""  # from now on, no words means that it wrote none
 
     # --- the pulse ----------------------------------------------------------------------------------------------------------
 
@@ -244,6 +246,7 @@ class Live:
         if self.capturing and self.words_idle >= WORDS_IDLE_PULSES:
             self.capturing = False
             self.engine.capture_words(False)
+            self.pipeline.words_missing = NOT_ATTACHED
 
     def cpu_percent(self, agent_pid: int, living: list[ProcessSample], now: int) -> float | None:
         """Percent of one CPU since the last pulse; None at the first."""
