@@ -21,7 +21,7 @@ from agentscope.agents import (
     start_ns_of,
 )
 from agentscope.classifier import classify
-from agentscope.errors import BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.evidence import Evidence, Scene, collect_all
 from agentscope.incidents import Ended
 from agentscope.lastseen import read_last_seen
@@ -200,7 +200,7 @@ def past_kernel_lines() -> tuple[KernelLine, ...] | None:
 
     try:
         return tuple(read_past())
-    except OSError:
+    except (AgentscopeError, OSError):
         return None
 
 

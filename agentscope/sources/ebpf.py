@@ -52,6 +52,8 @@ _FAMILIES: tuple[tuple[Flavour, ...], ...] = (
     (Flavour(tuple(_WORDS)), Flavour((), "last words that go to a terminal or a pipe are not kept")),
 )
 
+_LIBBPF_OWN_ERRORS = 4000  # enum libbpf_errno: what libbpf itself found wrong with the file; below it are errnos of the kernel
+
 
 class CoreEngine:
     """Implements `Engine`: attached from the moment it exists until `close`."""
@@ -69,6 +71,9 @@ class CoreEngine:
             self._python_by_exe = self._object.table("python_by_exe", wire.EXE_KEY.size, wire.PYTHON_EXE.size)
             self._ring = Ring(self._object.map_fd("ring"), RING_BYTES)
             self._control = SharedPage(self._object.map_fd("control"), wire.CONTROL.size)
+        except BpfError as error:
+            self._object.close()
+            raise _not_loadable(error) from error
         except BaseException:
             self._object.close()
             raise
@@ -194,6 +199,11 @@ def _load(library: Library) -> tuple[ProbeObject, frozenset[str], tuple[str, ...
     except BpfError as error:
         if error.errno == errno.EPERM:
             raise _not_permitted() from error
+        if (error.errno or 0) >= _LIBBPF_OWN_ERRORS:
+            why = f"{PROBES} is damaged"
+            raise EngineUnavailable(
+                "the kernel probes cannot be loaded", why, "make probes, or install agentscope anew"
+            ) from error
     chosen = [_best_flavour(library, family) for family in _FAMILIES]
     try:
         return _load_flavours(library, chosen)

@@ -9,6 +9,7 @@ from agentscope.errors import EngineUnavailable, NotPermitted
 from agentscope.model import AnyEvent, KernelLine, Lost
 
 PATH = "/dev/kmsg"
+_DEVICE = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
 _LONGEST = 8192  # PRINTK_MESSAGE_MAX is 2048, before escaping
 
 
@@ -59,11 +60,16 @@ def read_past() -> Sequence[KernelLine]:
 def open_log() -> int:
     """The device, non-blocking, at its oldest record."""
     try:
-        return os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = os.open(PATH, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except PermissionError as error:
         raise NotPermitted("the kernel log cannot be read", "it takes root or CAP_SYSLOG", "sudo agentscope …") from error
     except OSError as error:
         raise EngineUnavailable("the kernel log cannot be read", f"{PATH}: {os.strerror(error.errno or 0)}") from error
+    if os.fstat(descriptor).st_rdev != _DEVICE:
+        # containers put /dev/null or a console there
+        os.close(descriptor)
+        raise EngineUnavailable("the kernel log cannot be read", f"{PATH} is something else here")
+    return descriptor
 
 
 def read_records(descriptor: int, offset_ns: int) -> Sequence[KernelLine]:
