@@ -38,6 +38,12 @@ def test_a_pid_that_does_not_exist(command: tuple[str, ...], tmp_path: Path) -> 
     agentscope(*command, "--state-dir", str(tmp_path)).is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID, "Try: ")
 
 
+def test_a_pid_that_does_not_exist_without_root(tmp_path: Path) -> None:
+    """That the kernel log is closed to us does not hide that there is no such process."""
+    told = agentscope("diagnose", GONE_PID, front=without_root(tmp_path), cwd=tmp_path)
+    told.is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID)
+
+
 @pytest.mark.parametrize("pid", ["0", "-1", "abc", "1.5", "", "9" * 40, "4194304", "١٢"])
 def test_what_is_no_pid(pid: str) -> None:
     """A target that cannot be a process number is a usage error, whatever it looks like."""
