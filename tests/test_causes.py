@@ -392,14 +392,25 @@ class TestCrash:
         assert verdict(died(6), BY_ITSELF, faulted(6, -6), told).cause == "crash/stack-overflow"
 
     def test_abort(self):
-        """abort() blames its caller and tells the message; without words it says that there were none."""
+        """abort() blames its caller, not the C library, and tells the message; words without a reason are said to have none."""
         native = stack(("raise", "/lib/libc.so.6"), ("abort", "/lib/libc.so.6"), ("free_twice", "/srv/agent"))
         told = words(read("crash/abort", "native", says="double free or corruption (out)"))
         found = verdict(died(6), BY_ITSELF, faulted(6, -6), native, told)
         assert (found.cause, found.confidence) == ("crash/abort", "certain")
         assert "free_twice in agent" in found.culprit
         assert "double free" in found.headline
-        assert "without a word" in verdict(died(6), BY_ITSELF, faulted(6, -6)).headline
+        assert "abort in" not in found.culprit
+        assert "give no reason" in verdict(died(6), BY_ITSELF, faulted(6, -6), words(text="working")).headline
+
+    def test_abort_from_python(self):
+        """os.abort() blames the Python line; nobody is sent to look for a bug of the C library or of Python."""
+        native = stack(
+            ("raise", "/lib/libc.so.6"), ("abort", "/lib/libc.so.6"), ("os_abort", "/usr/bin/python3.11"), owner="libc6 2.36"
+        )
+        found = verdict(died(6), BY_ITSELF, faulted(6, -6), native, python(("give_up", "/srv/agent.py", 7)))
+        assert found.culprit == "/srv/agent.py:7 in give_up"
+        assert found.headline.startswith("Aborted itself (SIGABRT) from agent.py:7")
+        assert not any("libc6" in line for line in found.advice)
 
     def test_abort_near_misses(self):
         """SIGABRT by a watchdog, by a full heap, by a panic: each has its own cause."""

@@ -144,40 +144,48 @@ def in_python(frame: PythonFrame) -> str:
     return f"{frame.file}:{frame.line or frame.first_line} in {frame.function}"
 
 
-def place(end: Ending, native: NativeStack | None, python: PythonStack | None) -> Place:
-    """Where it happened, from the best of what was read: the stack, the instruction's own file, the kernel's line."""
+def place(end: Ending, native: NativeStack | None, python: PythonStack | None, *, past_carriers: bool = False) -> Place:
+    """Where it happened, from the best of what was read: the stack, the instruction's own file, the kernel's line.
+
+    `past_carriers`: the innermost frames only carry out the end (abort, a system call), so the story starts at their caller.
+    """
     fault, log = end.fault, end.log
-    parts: list[str] = []
-    cites: list[str] = []
-    short = ""
-    frame = next((f for f in native.frames if f.module), None) if native is not None else None
-    if native is not None and frame is not None:
-        blamed = native.blamed
-        of = f" ({native.owner})" if native.owner else ""
-        caller = f", called by {in_file(blamed)}" if blamed is not None and blamed is not frame else ""
-        parts.append(f"{in_file(frame)}{caller}{of}")
-        cites.append("native-stack")
-        short = f" in {function_of(frame) or base(frame.module or '')}"
-        if frame.symbol:
-            short += f" of {base(frame.module or '')}"
-        short += f", called by {function_of(blamed) or base(blamed.module or '')}" if caller and blamed is not None else ""
-    elif fault is not None and fault.module is not None:
+    short, part, cites = in_stack(native, past_carriers=past_carriers)
+    in_python_only = past_carriers and python is not None and (native is None or native.blamed is None)
+    if in_python_only:
+        short = part = ""
+    elif not part and fault is not None and fault.module is not None:
         at = "" if fault.file_offset is None else f"+{fault.file_offset:#x}"
-        parts.append(f"{base(fault.module.path)}{at}")
-        short = f" in {base(fault.module.path)}"
-    elif log is not None and log.fault is not None and log.fault.object:
+        short, part = f" in {base(fault.module.path)}", f"{base(fault.module.path)}{at}"
+    elif not part and log is not None and log.fault is not None and log.fault.object:
         at = f"+0x{log.fault.object_offset}" if log.fault.object_offset else ""
-        parts.append(f"{log.fault.object}{at}")
-        short = f" in {log.fault.object}"
+        short, part = f" in {log.fault.object}", f"{log.fault.object}{at}"
     if python is not None and python.frames:
-        parts.append(("called from " if parts else "") + in_python(python.blamed))
-        cites.append("python-stack")
-        short += f", from {base(python.blamed.file)}:{python.blamed.line or python.blamed.first_line}"
+        called = "called from " if part else ""
+        part = f"{part}{', ' if part else ''}{called}{in_python(python.blamed)}"
+        short += f"{',' if short else ''} from {base(python.blamed.file)}:{python.blamed.line or python.blamed.first_line}"
+        cites += ("python-stack",)
     if fault is not None and not fault.main_thread and fault.thread:
         short += f", on thread {fault.thread}"
     if log is not None and log.fault is not None:
-        cites.append("kernel-log")
-    return Place(short, ", ".join(parts) or "its own code, at a place that could not be read", tuple(cites))
+        cites += ("kernel-log",)
+    return Place(short, part or "its own code, at a place that could not be read", cites)
+
+
+def in_stack(native: NativeStack | None, *, past_carriers: bool) -> tuple[str, str, tuple[str, ...]]:
+    """The same from the native stack alone: for a headline, in full, and what it rests on; empty without a stack."""
+    first = next((frame for frame in native.frames if frame.module), None) if native is not None else None
+    if native is None or first is None:
+        return "", "", ()
+    blamed = native.blamed
+    frame = blamed if past_carriers and blamed is not None else first
+    name, file = function_of(frame), base(frame.module or "")
+    short = f" in {name} of {file}" if name else f" in {file}"
+    part = in_file(frame)
+    if blamed is not None and blamed is not frame:
+        short += f", called by {function_of(blamed) or base(blamed.module or '')}"
+        part += f", called by {in_file(blamed)}"
+    return short, part + (f" ({native.owner})" if native.owner else ""), ("native-stack",)
 
 
 def cited(found: Place, end: Ending) -> tuple[str, ...]:
@@ -189,12 +197,13 @@ def cited(found: Place, end: Ending) -> tuple[str, ...]:
 def look_closer(status: WaitStatus, native: NativeStack | None, python: PythonStack | None) -> tuple[str, ...]:
     """What to type next for any crash."""
     lines = []
-    if native is not None and native.owner is not None:
+    if native is not None and native.owner is not None and native.blamed is not None:
         lines.append(f"see whether this crash of {native.owner} is known, and try the version before or after it")
     if status.core_dumped:
         lines.append("open its core dump: coredumpctl debug (or gdb PROGRAM CORE), then: thread apply all bt")
     else:
         lines.append("to keep a core dump of the next one: ulimit -c unlimited, or LimitCORE=infinity in its unit")
     if python is not None:
-        lines.append("for the Python line of every thread next time: python -X faulthandler")
+        frame = python.blamed
+        lines.append(f"look at what {frame.file} line {frame.line or frame.first_line} hands to native code")
     return tuple(lines)

@@ -43,14 +43,14 @@ def match(
         return sure
     if overflowed(end, native):
         return No("its stack had run out")
-    found = place(end, native, python)
+    found = place(end, native, python, past_carriers=True)
     told = None
     if words is not None:
         told = words.reading("crash/abort") or next(
             (r for r in words.readings if (r.suggests or "").startswith("crash/")), None
         )
     how = "Aborted itself" if status.signal == SIGABRT else "Stopped itself by a trap instruction"
-    why = f": {told.says}" if told is not None else " without a word"
+    why = f": {told.says}" if told is not None else "; its last words give no reason" if words is not None else ""
     doubt = "; whether it did so itself could not be seen" if sure == "possible" else ""
     nowhere = not found.cites and fault is None
     culprit = found.culprit

@@ -66,6 +66,6 @@ def match(
             "look at the machine's memory: dmesg | grep -i 'memory failure'; ras-mc-ctl --summary"
             if code in HARDWARE
             else check,
-            *look_closer(status, native, python),
+            *look_closer(status, None, python),
         ),
     )

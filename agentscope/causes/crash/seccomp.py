@@ -47,13 +47,13 @@ def match(
         return sure
     if fault is not None and fault.code == SYS_USER_DISPATCH:
         return No("SIGSYS came from syscall user dispatch, not from a seccomp filter")
-    found = place(end, native, python)
+    found = place(end, native, python, past_carriers=True)
     number = fault.syscall_number if fault is not None else None
     name = None if number is None else syscall_name(number) or f"number {number}"
     call = f"the system call {name}" if name else "a system call"
     return Finding(
         headline=f"Ended by its sandbox: a seccomp filter forbids {call}",
-        culprit=f"{call}, made{found.short or ' by its own code'}" + (f" ({found.culprit})" if found.cites else ""),
+        culprit=f"{call}, made by {found.culprit}" if found.cites else call,
         confidence=sure,
         cites=cited(found, end),
         advice=(
