@@ -5,7 +5,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,13 @@ from tests.commandline import AGENTSCOPE, LONGEST_S, agentscope, in_terminal, sh
 
 GONE_PID = "4194001"
 COMMANDS = ("diagnose", "doctor", "events", "explain", "replay", "run", "watch")
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """A folder that can be reached by everybody: those of pytest are closed to other users."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield Path(name)
 
 
 @pytest.fixture
@@ -38,9 +46,9 @@ def test_a_pid_that_does_not_exist(command: tuple[str, ...], tmp_path: Path) -> 
     agentscope(*command, "--state-dir", str(tmp_path)).is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID, "Try: ")
 
 
-def test_a_pid_that_does_not_exist_without_root(tmp_path: Path) -> None:
+def test_a_pid_that_does_not_exist_without_root(home: Path) -> None:
     """That the kernel log is closed to us does not hide that there is no such process."""
-    told = agentscope("diagnose", GONE_PID, front=without_root(tmp_path), cwd=tmp_path)
+    told = agentscope("diagnose", GONE_PID, front=without_root(home), cwd=home)
     told.is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID)
 
 
@@ -65,30 +73,30 @@ def test_a_kernel_thread(command: tuple[str, ...]) -> None:
     agentscope(*command).is_sentence(ExitStatus.USAGE, "thread of the kernel")
 
 
-def test_a_process_of_another_user_without_root(tmp_path: Path) -> None:
+def test_a_process_of_another_user_without_root(home: Path) -> None:
     """Somebody else's process is exit status 4, and the sentence has the command that may."""
-    told = agentscope("diagnose", "1", front=without_root(tmp_path), cwd=tmp_path)
+    told = agentscope("diagnose", "1", front=without_root(home), cwd=home)
     told.is_sentence(ExitStatus.NOT_PERMITTED, "process 1", "sudo agentscope diagnose 1")
 
 
 @pytest.mark.parametrize("command", [("events",), ("events", "--pid", "1"), ("events", "--name", "x")])
-def test_watching_without_root(command: tuple[str, ...], tmp_path: Path) -> None:
+def test_watching_without_root(command: tuple[str, ...], home: Path) -> None:
     """Watching others without root is exit status 4 and names sudo."""
-    told = agentscope(*command, front=without_root(tmp_path), cwd=tmp_path)
+    told = agentscope(*command, front=without_root(home), cwd=home)
     told.is_sentence(ExitStatus.NOT_PERMITTED, "needs root", "sudo ")
 
 
-def test_the_table_needs_no_root(tmp_path: Path) -> None:
+def test_the_table_needs_no_root(home: Path) -> None:
     """`watch` without a terminal prints a table once and exits 0 for anybody."""
-    told = agentscope("watch", front=without_root(tmp_path), cwd=tmp_path)
+    told = agentscope("watch", front=without_root(home), cwd=home)
     told.is_clean()
     assert (told.status, told.err) == (0, b"")
-    assert b"agents watched" in told.out
+    assert b"sudo agentscope" in told.out
 
 
-def test_doctor_without_root(tmp_path: Path) -> None:
+def test_doctor_without_root(home: Path) -> None:
     """`doctor` without root says what was not tried, and that the probes cannot run from here."""
-    told = agentscope("doctor", front=without_root(tmp_path), cwd=tmp_path)
+    told = agentscope("doctor", front=without_root(home), cwd=home)
     told.is_clean()
     assert told.status == ExitStatus.UNAVAILABLE, told.said
     assert b"sudo agentscope doctor" in told.out
@@ -196,7 +204,7 @@ def test_an_errors_name_is_short(name: str, tmp_path: Path) -> None:
     assert told.said.strip().isprintable()
 
 
-def test_a_recording_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_recording_that_cannot_be_read(tmp_path: Path, home: Path) -> None:
     """No file, a folder, and a file without permission are each one sentence with exit status 65."""
     agentscope("replay", str(tmp_path / "none")).is_sentence(ExitStatus.BAD_INPUT, "No such file")
     agentscope("replay", str(tmp_path)).is_sentence(ExitStatus.BAD_INPUT, "Is a directory")
@@ -205,8 +213,8 @@ def test_a_recording_that_cannot_be_read(tmp_path: Path) -> None:
     closed = tmp_path / "closed"
     closed.write_text("{}\n")
     closed.chmod(0)
-    front = without_root(tmp_path)
-    agentscope("replay", str(closed), front=front, cwd=tmp_path).is_sentence(ExitStatus.BAD_INPUT, "Permission denied")
+    front = without_root(home)
+    agentscope("replay", str(closed), front=front, cwd=home).is_sentence(ExitStatus.BAD_INPUT, "Permission denied")
 
 
 def test_an_empty_recording(tmp_path: Path) -> None:
@@ -243,17 +251,15 @@ def test_a_config_that_is_not_right(text: bytes, mode: int, status: ExitStatus, 
     )
 
 
-def test_a_config_that_cannot_be_read(tmp_path: Path) -> None:
+def test_a_config_that_cannot_be_read(tmp_path: Path, home: Path) -> None:
     """No file, a folder, a pipe and a file without permission are each one sentence, and none of them waits."""
     os.mkfifo(tmp_path / "pipe", 0o600)
     for name, part in (("none", "No such file"), (".", "directory"), ("pipe", "not a regular file")):
         agentscope("events", "--config", str(tmp_path / name)).is_sentence(ExitStatus.BAD_INPUT, part)
     closed = tmp_path / "closed.toml"
     closed.touch(0)
-    front = without_root(tmp_path)
-    agentscope("events", "--config", str(closed), front=front, cwd=tmp_path).is_sentence(
-        ExitStatus.BAD_INPUT, "Permission denied"
-    )
+    front = without_root(home)
+    agentscope("events", "--config", str(closed), front=front, cwd=home).is_sentence(ExitStatus.BAD_INPUT, "Permission denied")
 
 
 # --- standard output and the terminal ---------------------------------------------------------------------------------------
@@ -317,15 +323,15 @@ def test_the_screen_on_any_terminal(size: tuple[int, int], recording: Path) -> N
 
 
 @pytest.fixture(params=["as we are", "without root"])
-def run(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
+def run(request: pytest.FixtureRequest, home: Path) -> Callable[..., subprocess.CompletedProcess[bytes]]:
     """Starts a command under `agentscope run`, with the privileges we have and with none."""
     if request.param == "as we are" and os.geteuid() != 0:
         pytest.skip("we are not root: the other half of this test is the same")
-    front = without_root(tmp_path) if request.param == "without root" else []
+    front = without_root(home) if request.param == "without root" else []
 
     def start(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        argv = [*front, *AGENTSCOPE, "run", "--state-dir", str(tmp_path / "state"), "--", *command]
-        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=LONGEST_S, cwd=tmp_path)
+        argv = [*front, *AGENTSCOPE, "run", "--state-dir", str(home / "state"), "--", *command]
+        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=LONGEST_S, cwd=home)
 
     return start
 
@@ -409,10 +415,10 @@ def test_run_leaves_signals_and_descriptors_as_they_were(run: Run) -> None:
     assert run("sh", "-c", script).stdout == bare.stdout
 
 
-def test_run_tells_an_exception_without_root(tmp_path: Path) -> None:
+def test_run_tells_an_exception_without_root(home: Path) -> None:
     """Without root, `run` still tells how the command ended, and says what could not be checked."""
-    front = without_root(tmp_path)
-    told = agentscope("run", "--", sys.executable, "-c", "raise SystemExit(3)", front=front, cwd=tmp_path)
+    front = without_root(home)
+    told = agentscope("run", "--", sys.executable, "-c", "raise SystemExit(3)", front=front, cwd=home)
     told.is_clean()
     assert told.status == 3
     assert "status 3" in told.said
