@@ -34,7 +34,7 @@ def run_command(arguments: list[str]) -> int:
     except OSError as error:
         click.echo(f"agentscope: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
         silence(sys.stdout)
-        return ExitStatus.CANNOT_WRITE
+        return ExitStatus.NOT_PERMITTED if isinstance(error, PermissionError) else ExitStatus.CANNOT_WRITE
     return int(status or 0)
 
 
