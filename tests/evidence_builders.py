@@ -168,10 +168,10 @@ def read(suggests: str | None, reader: str = "python", *, excerpt: str = "", **m
     return Reading(reader=reader, suggests=suggests, says=says, culprit=culprit, excerpt=excerpt, facts=more)
 
 
-def words(*readings: Reading, text: str | None = None) -> LastWords:
+def words(*readings: Reading, text: str | None = None, before_end_ns: int | None = None) -> LastWords:
     """Its last words, made of the readings' excerpts unless given."""
     said = "\n".join(reading.excerpt for reading in readings) if text is None else text
-    return LastWords(source=SOURCE, text=said or "working", readings=readings)
+    return LastWords(source=SOURCE, text=said or "working", readings=readings, before_end_ns=before_end_ns)
 
 
 TRACEBACK = 'Traceback (most recent call last):\n  File "/srv/agent.py", line 12, in plan\n    x["y"]\nKeyError: \'y\''

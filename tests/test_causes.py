@@ -139,6 +139,10 @@ class TestOom:
             "earlyoom (pid 812, uid 1000)",
         )
 
+    def test_a_memory_daemon_that_only_ran_at_that_moment(self):
+        """The kernel's SIGKILL is the kernel's, whichever program it interrupted."""
+        assert verdict(died(9), sent(9, "kernel", code=128, oom_daemon="earlyoom"), chosen()).cause == "oom/cgroup"
+
     def test_userspace_killer_through_a_manager(self):
         """A manager as sender counts if the log says that memory was why, and only "likely"; a person as sender never does."""
         told = words(read("oom/userspace-killer", "oom_daemons"))
@@ -473,7 +477,8 @@ class TestException:
     def test_what_a_runtime_prints_below_its_error(self):
         """Members of an exception group, stacks and Node's version belong to the error: it is still the last word."""
         for below in ("\n    | LookupError: small" * 30, "\n    at f (a.js:1:1)" * 30, "\n\nNode.js v20.20.2"):
-            assert verdict(exited(1), words(traceback(), text=TRACEBACK + below)).confidence == "certain"
+            found = verdict(exited(1), words(traceback(), text=TRACEBACK + below))
+            assert (found.cause, found.confidence) == ("exception/uncaught", "certain")
 
     def test_a_dump_after_a_panic(self):
         """Status 2 with a Go panic is specific enough, however many goroutines are printed below it."""
@@ -488,6 +493,12 @@ class TestException:
         found = verdict(exited(1), words(told))
         assert found.headline.endswith("at agent.py:7")
         assert found.advice[0].startswith("look at agent.py:7")
+
+    def test_words_long_past(self):
+        """A traceback that was written long before the end explains no end; one some seconds before is likely."""
+        assert verdict(exited(1), words(traceback(), before_end_ns=60_000_000_000)).cause == "exit/status"
+        soon, later = (verdict(exited(1), words(traceback(), before_end_ns=ns)) for ns in (3_000_000, 5_000_000_000))
+        assert (soon.confidence, later.confidence) == ("certain", "likely")
 
     def test_handled_words(self):
         """A reading that ends nothing explains nothing."""

@@ -134,6 +134,8 @@ def test_truth_table(row):
     assert (seen.actor.kind if seen is not None else None) == actor
     if row in {"kill -9 by bash", "a second SIGKILL changes nothing"}:
         assert diagnosis.findings[0].culprit == "bash (pid 812, uid 0)"
+    if row == "memcg OOM, earlyoom allocating":
+        assert seen.oom_daemon is None
 
 
 @pytest.mark.parametrize("events", [(), (signal(15, 0, by=OTHER, handler="caught"),)], ids=["normal", "answers SIGTERM"])

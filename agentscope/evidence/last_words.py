@@ -9,6 +9,7 @@ from agentscope.model import Reading
 ABSENT = "it wrote nothing before it ended"
 KEPT_BYTES = 8192
 LINES_AFTER = 12  # lines of clean-up that may follow the words that ended it; after more it had gone on
+LONG_PAST_NS = 10_000_000_000  # a runtime ends within this after printing what ended it, exit hooks and slow threads included
 
 # Statuses with which a runtime ends by an error that nobody caught; one that is not named here may exit with any but 0.
 # Python: "Exit status", docs of sys.excepthook. Node: process docs, "Exit codes". Go: runtime, fatalpanic and dieFromSignal.
@@ -48,6 +49,8 @@ class LastWords(Evidence, frozen=True, tag="last-words"):
 
     def accounting_for(self, code: int | None, signal: int | None) -> Reading | None:
         """The one passage that tells of an error which ends a program just so: the best one that fits this status and place."""
+        if self.before_end_ns is not None and self.before_end_ns > LONG_PAST_NS:
+            return None
         fitting = (reading for reading in self.readings if fits(reading, code, signal))
         # 1 is what many programs exit with for many reasons; 2 after a Go panic or an abort from within is nobody's chance
         own_status = signal is not None or code != 1

@@ -13,6 +13,7 @@ from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Reading
 
 LINE = 200
+AT_ONCE_NS = 2_000_000_000
 SIGNATURE_LINES = 3  # what a runtime may print below its error: "Node.js v20.20.2"
 
 
@@ -43,7 +44,8 @@ def last_error(
         if sure == SENT:
             return No(f"{status.signal_name} was sent to it")
         return Told(reading, "certain" if sure == "certain" else "likely")
-    exact = reading.reader in UNCAUGHT_CODES and words.lines_after(reading) <= SIGNATURE_LINES
+    at_once = words.before_end_ns is None or words.before_end_ns <= AT_ONCE_NS
+    exact = at_once and reading.reader in UNCAUGHT_CODES and words.lines_after(reading) <= SIGNATURE_LINES
     return Told(reading, "certain" if exact else "likely")
 
 
