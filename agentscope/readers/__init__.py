@@ -12,7 +12,7 @@ from importlib import import_module
 
 from agentscope.model import Reading, Value
 from agentscope.readers._mark import Mark, Weight
-from agentscope.readers._passage import Passage, passage_of
+from agentscope.readers._passage import Passage, passage_of, plain_text
 
 _MONITOR_FACTS = ("signal", "exit_code", "status", "code", "unit", "result", "reason", "sender", "not", "pid", "program")
 
@@ -30,6 +30,11 @@ def read(text: str, *, kind: str | None = None) -> tuple[Reading, ...]:
     """
     passage = passage_of(text, kind)
     return tuple(mark.reading for mark in _ranked(_marks(passage)))
+
+
+def clean(text: str) -> str:
+    """The text without control sequences, bounded like every passage, its prefixes kept: what may be shown to a person."""
+    return plain_text(text)
 
 
 def diagnose_text(text: str, *, kind: str | None = None) -> dict[str, list[dict[str, object]]]:

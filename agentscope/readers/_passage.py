@@ -167,6 +167,11 @@ def passage_of(text: str, kind: str | None = None) -> Passage:
     return Passage(lines=lines, text="\n".join(line.text for line in lines), kind=kind, last_calm=last_calm)
 
 
+def plain_text(text: str) -> str:
+    """The same bounded text with nothing taken off but control sequences."""
+    return "\n".join(_plain(line) for line in _NEWLINES.split(text[-MAX_TEXT:])[-MAX_LINES:])
+
+
 def _plain(line: str) -> str:
     line = line[:MAX_LINE]
     if line.startswith('{"log":') or (line.startswith("{") and '"stream":"std' in line):

@@ -40,6 +40,12 @@ _MISSING = re.compile(r"Cannot find (?:module|package) '(?P<name>[^'\n]{1,400})'
 _BUN_CRASH = re.compile(
     r"panic(?:\([^)\n]{1,80}\))?: (?P<panic>(?:Segmentation fault|Bus error|Illegal instruction|Stack overflow)[^\n]{0,120})"
 )
+_BUN_CAUSES = (
+    ("Segmentation fault", "crash/segfault"),
+    ("Bus error", "crash/bus"),
+    ("Illegal instruction", "crash/illegal-instruction"),
+    ("Stack overflow", "crash/stack-overflow"),
+)
 _INTERNAL = ("node:", "internal/", "module.js", "bootstrap_node.js", "events.js", "net.js", "timers.js", "ext:", "native")
 
 
@@ -54,58 +60,37 @@ def read(passage: Passage) -> Iterator[Mark]:
 
 def _fatal(passage: Passage) -> Iterator[Mark]:
     for index, text in passage.numbered("FATAL ERROR: ", "# Fatal ", "ERR_WORKER_OUT_OF_MEMORY"):
-        match = _FATAL.search(text)
-        facts: dict[str, object] = {}
-        if match is None:
-            check = _CHECK.search(text)
-            if check is not None and not passage.has("Fatal JavaScript out of memory"):
-                yield _mark(
-                    passage,
-                    index,
-                    index,
-                    "crash/abort",
-                    says=f"V8 ended the process: {check['where']}",
-                    culprit=check["where"],
-                    facts={},
-                )
-            elif "ERR_WORKER_OUT_OF_MEMORY" in text:
-                says = "a worker thread reached its memory limit"
-                yield _mark(
-                    passage,
-                    index,
-                    index,
-                    "oom/runtime-heap",
-                    says=says,
-                    culprit=says,
-                    facts={"code": "ERR_WORKER_OUT_OF_MEMORY"},
-                )
-            continue
-        said = (match["fatal"] or match["oom"]).strip()
-        memory = "emory" in said or "Allocation failed" in said or match["oom"] is not None
-        facts["fatal"] = said.split(" Allocation failed")[0]
-        pids = [found for line in passage.lines[max(0, index - 40) : index] if (found := _GC.match(line.text))]
-        if pids:
-            facts["gc_pid"] = int(pids[-1]["pid"])
-        if limit := _LIMIT.search(passage.text):
-            facts["limit_mb"] = int(limit.group(1))
-        cause = "oom/runtime-heap" if memory else "crash/abort"
-        size = f" of {facts['limit_mb']} MB" if "limit_mb" in facts else ""
-        culprit = f"the V8 heap limit{size}" if memory else said
-        yield _mark(passage, index, index, cause, says=f"V8 ended the process: {said}", culprit=culprit, facts=facts)
-    for index, text in passage.numbered("panic", "Bun has crashed"):
-        if (match := _BUN_CRASH.search(text)) and passage.has("Bun"):
-            cause = {"S": "crash/segfault", "B": "crash/bus", "I": "crash/illegal-instruction"}[match["panic"][0]]
-            if match["panic"].startswith("Stack"):
-                cause = "crash/stack-overflow"
-            yield _mark(
-                passage,
-                index,
-                index,
-                cause,
-                says=f"Bun crashed: {match['panic']}",
-                culprit=match["panic"],
-                facts={"panic": match["panic"]},
-            )
+        if match := _FATAL.search(text):
+            yield _fatal_error(passage, index, match)
+        elif "ERR_WORKER_OUT_OF_MEMORY" in text:
+            says = "a worker thread reached its memory limit"
+            facts: dict[str, object] = {"code": "ERR_WORKER_OUT_OF_MEMORY"}
+            yield _mark(passage, index, index, "oom/runtime-heap", says=says, culprit=says, facts=facts)
+        elif (check := _CHECK.search(text)) and not passage.has("Fatal JavaScript out of memory"):
+            where = check["where"]
+            yield _mark(passage, index, index, "crash/abort", says=f"V8 ended the process: {where}", culprit=where, facts={})
+    if not passage.has("Bun"):
+        return
+    for index, text in passage.numbered("panic"):
+        if match := _BUN_CRASH.search(text):
+            panic = match["panic"]
+            cause = next(cause for words, cause in _BUN_CAUSES if panic.startswith(words))
+            yield _mark(passage, index, index, cause, says=f"Bun crashed: {panic}", culprit=panic, facts={"panic": panic})
+
+
+def _fatal_error(passage: Passage, index: int, match: re.Match[str]) -> Mark:
+    said = (match["fatal"] or match["oom"]).strip()
+    memory = "emory" in said or "Allocation failed" in said or match["oom"] is not None
+    facts: dict[str, object] = {"fatal": said.split(" Allocation failed")[0]}
+    pids = [found for line in passage.lines[max(0, index - 40) : index] if (found := _GC.match(line.text))]
+    if pids:
+        facts["gc_pid"] = int(pids[-1]["pid"])
+    if limit := _LIMIT.search(passage.text):
+        facts["limit_mb"] = int(limit.group(1))
+    cause = "oom/runtime-heap" if memory else "crash/abort"
+    size = f" of {facts['limit_mb']} MB" if "limit_mb" in facts else ""
+    culprit = f"the V8 heap limit{size}" if memory else said
+    return _mark(passage, index, index, cause, says=f"V8 ended the process: {said}", culprit=culprit, facts=facts)
 
 
 def _addon(passage: Passage) -> Iterator[Mark]:

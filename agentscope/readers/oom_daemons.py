@@ -12,6 +12,19 @@ from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
 KINDS = frozenset({"kmsg", "systemd", "k8s", "docker", "stderr"})
+_WORDS = (
+    *(
+        "IGTERM",
+        "IGKILL",
+        "Killing process",
+        "Killed /",
+        "systemd-oomd killed",
+        "low on memory",
+        "memory pressure",
+        "memory budget",
+    ),
+    *("orrective action", "Victim"),
+)
 _EARLYOOM = re.compile(
     r"(?:sending |[Ss]ending )(?P<signal>SIG(?:TERM|KILL)) to process (?P<pid>\d{1,10})(?: uid (?P<uid>\d{1,10}))? \"(?P<comm>[^\"\n]{1,64})\": "
     r"(?:oom_score|badness) (?P<score>\d{1,6})(?:[^\n]{0,40}?VmRSS (?P<rss>\d{1,12}) MiB)?"
@@ -33,44 +46,14 @@ _DASK = re.compile(r"(?:Worker (?P<name>\S{1,200}) )?(?:\(pid=(?P<pid>\d{1,10})\
 
 
 def read(passage: Passage) -> Iterator[Mark]:
-    """Everyone whom such a process ended."""
-    trusted = passage.kind != "stderr"
-    for index, text in passage.numbered(
-        "IGTERM",
-        "IGKILL",
-        "Killing process",
-        "Killed /",
-        "systemd-oomd killed",
-        "low on memory",
-        "memory pressure",
-        "memory budget",
-    ):
-        facts: dict[str, object] = {}
-        culprit: str | None = None
-        if trusted and (match := _EARLYOOM.search(text) or (_EARLYOOM_OLD.search(text) if passage.has("earlyoom") else None)):
-            fields = match.groupdict()
-            facts = {"pid": int(fields["pid"]), "comm": fields["comm"], "sender": "earlyoom"}
-            for name, kind in (("uid", int), ("score", int), ("signal", str)):
-                if fields.get(name):
-                    facts[name] = kind(fields[name])
-            culprit = f"earlyoom ended {fields['comm']}"
-        elif trusted and (match := _OOMD.search(text)):
-            facts = {"memcg": match["memcg"], "reason": match["reason"], "sender": "systemd-oomd"}
-            culprit = f"systemd-oomd: {match['reason']}"
-        elif trusted and (match := _OOMD_UNIT.search(text)):
-            facts = {"sender": "systemd-oomd"}
-            if match["unit"]:
-                facts["unit"] = match["unit"]
-            culprit = "systemd-oomd"
-        elif trusted and (match := _NOHANG.search(text)):
-            facts = {"pid": int(match["pid"]), "sender": "nohang"}
-            culprit = "nohang"
-        elif match := _RAY.search(text):
-            facts, culprit = {"sender": "ray", "reason": match["reason"]}, "Ray's memory monitor"
-        elif match := _DASK.search(text):
-            facts, culprit = {"sender": "dask nanny"}, "dask's memory limit of a worker"
-        if culprit is None:
+    """Everyone whom such a process ended; what a process prints itself is believed only of Ray and dask, which live in it."""
+    for index, text in passage.numbered(*_WORDS):
+        found = _of_a_library(text)
+        if found is None and passage.kind != "stderr":
+            found = _of_a_daemon(text, passage)
+        if found is None:
             continue
+        culprit, facts = found
         pid = facts.get("pid")
         yield Mark(
             reading=Reading(
@@ -87,3 +70,33 @@ def read(passage: Passage) -> Iterator[Mark]:
             last=index,
             names=f"pid {pid}" if pid else "oom daemon",
         )
+
+
+def _of_a_library(text: str) -> tuple[str, dict[str, object]] | None:
+    if match := _RAY.search(text):
+        return "Ray's memory monitor", {"sender": "ray", "reason": match["reason"]}
+    if _DASK.search(text):
+        return "dask's memory limit of a worker", {"sender": "dask nanny"}
+    return None
+
+
+def _of_a_daemon(text: str, passage: Passage) -> tuple[str, dict[str, object]] | None:
+    if match := _EARLYOOM.search(text):
+        facts: dict[str, object] = {
+            "pid": int(match["pid"]),
+            "comm": match["comm"],
+            "sender": "earlyoom",
+            "signal": match["signal"],
+        }
+        facts.update((name, int(match[name])) for name in ("uid", "score") if match[name])
+        return f"earlyoom ended {match['comm']}", facts
+    if passage.has("earlyoom") and (match := _EARLYOOM_OLD.search(text)):
+        return f"earlyoom ended {match['comm']}", {"pid": int(match["pid"]), "comm": match["comm"], "sender": "earlyoom"}
+    if match := _OOMD.search(text):
+        facts = {"memcg": match["memcg"], "reason": match["reason"], "sender": "systemd-oomd"}
+        return f"systemd-oomd: {match['reason']}", facts
+    if match := _OOMD_UNIT.search(text):
+        return "systemd-oomd", {"sender": "systemd-oomd", **({"unit": match["unit"]} if match["unit"] else {})}
+    if match := _NOHANG.search(text):
+        return "nohang", {"pid": int(match["pid"]), "sender": "nohang"}
+    return None
