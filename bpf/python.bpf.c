@@ -12,6 +12,9 @@ char LICENSE[] SEC("license") = "Dual BSD/GPL";
 /* frames that the interpreter puts between C and Python, since 3.12: Include/internal/pycore_frame.h, enum _frameowner */
 #define FIRST_INNER_OWNER 3
 
+#define TEXT_MASK 255
+_Static_assert(PYTHON_NAME_BYTES <= TEXT_MASK && PYTHON_FILE_BYTES <= TEXT_MASK, "a text is cut by a mask");
+
 struct album {
 	struct python_layout layout;
 	struct frames_record record;
@@ -122,7 +125,13 @@ static __always_inline __u64 find_thread(struct python_layout *layout, __u64 run
 {
 	struct thread_walk walk = { .layout = layout, .tid = tid };
 
+	/*
+	 * Nothing that a step branches on may be a constant here: verifiers before 6.8 look at one step only, and take a branch
+	 * that this one cannot go for dead code.
+	 */
 	READ_USER(walk.interpreter, runtime + layout->interpreters_head);
+	READ_USER(walk.thread, walk.interpreter + layout->threads_head);
+	READ_USER(walk.interpreter, walk.interpreter + layout->interpreter_next);
 	bpf_loop(THREADS, step_threads, &walk, 0);
 	return walk.found ? walk.thread : 0;
 }
@@ -143,7 +152,10 @@ static __always_inline void copy_text(struct python_layout *layout, struct pytho
 	if (length > room / kind)
 		length = room / kind;
 	length *= kind;
-	if (!length || length > room)
+	/* the verifiers of 6.1 and 6.12 cannot follow the division; no room is larger than this */
+	barrier_var(length);
+	length &= TEXT_MASK;
+	if (!length)
 		return;
 	if (bpf_probe_read_user(to, length, (void *)(object + (state >> 4 & 1 ? layout->text_ascii_size : layout->text_compact_size))))
 		return;
