@@ -1,6 +1,7 @@
 """Replays every recorded scenario: the same lines must give the same diagnosis, without a kernel."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-AGENTSCOPE = Path(sys.executable).parent / "agentscope"
+AGENTSCOPE = Path(os.environ.get("ZOO_AGENTSCOPE") or Path(sys.executable).parent / "agentscope")
 RECORDED = sorted(path.parent for path in (REPOSITORY / "fixtures").rglob("events.ndjson"))
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pytest
 from conftest import Theatre
+from recordings import record
 from scenario import Scenario, scenarios
 from verdicts import ending_faults, stream_faults, verdict_faults
-from zoo import record, unwatched_end
+from zoo import unwatched_end
 
 ALL = scenarios()
 every_scenario = pytest.mark.parametrize("scenario", ALL, ids=lambda scenario: scenario.slug)

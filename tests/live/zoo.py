@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ import msgspec
 from cage import Cage
 from scenario import BUILD, REPOSITORY, TOOL_PATH, Ending, Scenario, fill_all
 
-AGENTSCOPE = Path(sys.executable).parent / "agentscope"
+AGENTSCOPE = Path(os.environ.get("ZOO_AGENTSCOPE") or Path(sys.executable).parent / "agentscope")
 SCHEMA = REPOSITORY / "agentscope" / "stream.schema.json"
 LONGEST_S = 25.0  # every victim ends itself after 20 s
 GONE_S = 5.0
@@ -314,6 +313,7 @@ class Outcome(msgspec.Struct, frozen=True):
     stderr: str
     watched: int
     pid: int
+    folder: Path
 
     def of_type(self, kind: str) -> list[dict[str, Any]]:
         """The contents of all lines of one type."""
@@ -344,36 +344,7 @@ def watched_run(scenario: Scenario, folder: Path) -> Outcome:
             status = watcher.stop()
         lines = tuple(watcher.said.lines)
         outcome = Outcome(
-            ended, mirrored, lines, tuple(map(parsed, lines)), status, watcher.stderr(), running.watched, running.pid
+            ended, mirrored, lines, tuple(map(parsed, lines)), status, watcher.stderr(), running.watched, running.pid, folder
         )
         watcher.errors.close()
         return outcome
-
-
-def record(scenario: Scenario, outcome: Outcome) -> None:
-    """Keep this run as a fixture for replay: the stream with this machine's names and paths taken out, and the verdict."""
-    scenario.record.mkdir(exist_ok=True)
-    swaps = [
-        (str(scenario.build), "/zoo/build"),
-        (str(scenario.folder), "/zoo"),
-        (str(REPOSITORY), "/checkout"),
-        (socket.gethostname(), "host"),
-    ]
-    lines = list(outcome.lines)
-    for found, put in swaps:
-        lines = [line.replace(json.dumps(found)[1:-1], put) for line in lines]
-    (scenario.record / "events.ndjson").write_text("".join(f"{line}\n" for line in lines))
-    verdicts = [verdict(json.loads(line)["data"]) for line in lines if json.loads(line)["type"] == INCIDENT]
-    (scenario.record / "diagnosis.json").write_text(json.dumps(verdicts, indent=2) + "\n")
-
-
-def verdict(incident: dict[str, Any]) -> dict[str, Any]:
-    """The part of an incident that a replay must reproduce."""
-    actor = incident.get("actor")
-    return {
-        "cause": f"{incident['cause']}/{incident['subtype']}",
-        "culprit": incident["culprit"],
-        "scope": incident["scope"],
-        "exit": incident["exit"],
-        "actor": actor and {"kind": actor["kind"], "comm": actor.get("comm")},
-    }
