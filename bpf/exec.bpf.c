@@ -47,11 +47,16 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	__u32 pid = task->tgid;
 	struct control *control_now = the_control();
 	struct exec_record *record;
+	struct watch *watch;
 	struct draft *draft;
 	__u64 arg_start, arg_end, length;
 	int packed;
 
-	if (!bpf_map_lookup_elem(&watched, &pid)) {
+	watch = bpf_map_lookup_elem(&watched, &pid);
+	if (watch) {
+		/* what was said about the program before, and about the leader that de_thread() ended, is over */
+		watch->faults = watch->flags = 0;
+	} else {
 		if (!control_now || !control_now->discover)
 			return 0;
 		start_watching(pid);

@@ -35,7 +35,10 @@ static long keep_area(struct task_struct *task, struct vm_area_struct *area, str
 	return 0;
 }
 
-/* Once only: interrupts are off here, and bpf_find_vma() can put off one unlock of the mmap lock a CPU (-EBUSY after that). */
+/*
+ * Once only: interrupts are off here, and bpf_find_vma() can put off one unlock of the mmap lock a CPU (-EBUSY after that).
+ * So it fails where another BPF tool has asked at the same fault; the mappings at the end then still tell the module.
+ */
 static __always_inline __u32 set_module(struct scene *scene, struct task_struct *task, __u64 ip)
 {
 	struct found_area found = {};

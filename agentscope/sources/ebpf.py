@@ -18,7 +18,7 @@ from pathlib import Path
 from agentscope.errors import EngineUnavailable
 from agentscope.model import AnyEvent, EngineName, Lost, ProcessSample
 from agentscope.sources import wire
-from agentscope.sources.libbpf import BpfError, Library, ProbeObject, Ring, SharedPage
+from agentscope.sources.libbpf import BpfError, Library, ProbeObject, Ring, SharedPage, tracepoint_id
 from agentscope.sources.python_runtime import PythonFinder
 
 PROBES = Path(__file__).parent / "probes" / "core.bpf.o"
@@ -28,6 +28,7 @@ RING_BYTES = 4 << 20
 _WORDS = {"on_write": ("syscalls", "sys_enter_write"), "on_writev": ("syscalls", "sys_enter_writev")}
 _PULSE = "on_pulse"
 _VMA_KFUNC = b"\0bpf_iter_task_vma_new\0"
+_NO_WORDS = "last words that go to a terminal or a pipe cannot be had: this kernel has no tracepoints on system calls"
 _NO_MAPPINGS = "executable mappings at a process's end cannot be had: this kernel frees the address space before its exit probe"
 
 
@@ -49,7 +50,7 @@ _FAMILIES: tuple[tuple[Flavour, ...], ...] = (
     ),
     (Flavour(("on_oom_victim",)), Flavour((), "victims of the OOM killer are known from the kernel log only")),
     (Flavour((_PULSE,)), Flavour((), "threads are not sampled: this kernel has no task iterator")),
-    (Flavour(tuple(_WORDS)), Flavour((), "last words that go to a terminal or a pipe are not kept")),
+    (Flavour(tuple(_WORDS)), Flavour((), _NO_WORDS)),
 )
 
 _LIBBPF_OWN_ERRORS = 4000  # enum libbpf_errno: what libbpf itself found wrong with the file; below it are errnos of the kernel
@@ -65,6 +66,7 @@ class CoreEngine:
         self._object, self._loaded, self.degraded = _load(Library())
         try:
             self._attach_always_on()
+            self._word_tracepoints = self._find_word_tracepoints()
             self._watched = self._object.table("watched", 4, wire.WATCH.size)
             self._tails = self._object.table("tails", 4, wire.TAIL.size)
             self._python_by_pid = self._object.table("python_by_pid", 4, wire.PYTHON_PROCESS.size)
@@ -147,13 +149,13 @@ class CoreEngine:
         return wire.samples_of(rows, min(self._clock_bounds, default=0))
 
     def capture_words(self, enabled: bool) -> None:
-        """Attach or detach the probes on write and writev; nothing happens where they could not be loaded."""
+        """Attach or detach the probes on write and writev; nothing happens where they cannot be had."""
         if not enabled:
             self._object.detach_behind(_WORDS)
             return
-        for name, (category, event) in _WORDS.items():
-            if name in self._loaded and not self._object.attached(name):
-                self._object.attach_tracepoint(name, category, event)
+        for name, number in self._word_tracepoints.items():
+            if not self._object.attached(name):
+                self._object.attach_tracepoint(name, number)
 
     def take_words(self, pid: int) -> bytes | None:
         """The last bytes that `pid` wrote to descriptors 1 and 2, and forget them."""
@@ -178,6 +180,16 @@ class CoreEngine:
                 self._object.attach_iterator(name)
             else:
                 self._object.attach(name)
+
+    def _find_word_tracepoints(self) -> dict[str, int]:
+        """Looked up at the start, so that `degraded` is whole then; attaching later takes a millisecond."""
+        if not self._loaded >= _WORDS.keys():
+            return {}
+        try:
+            return {name: tracepoint_id(category, event) for name, (category, event) in _WORDS.items()}
+        except (OSError, ValueError):
+            self.degraded += (_NO_WORDS,)
+            return {}
 
     def _losses(self) -> Iterable[Lost]:
         before = struct.unpack("<QQ", self._lost_before)

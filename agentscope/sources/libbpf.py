@@ -116,7 +116,10 @@ def _syscall(number: int, *arguments: int | bytes | None) -> int:
 
 
 def tracepoint_id(category: str, event: str) -> int:
-    """The kernel's number of a tracepoint, from a tracefs of our own that no mount namespace shows."""
+    """The kernel's number of a tracepoint, from a tracefs of our own that no mount namespace shows.
+
+    So it need not be mounted, as libbpf would have it. OSError where the kernel has none or refuses it.
+    """
     context = _syscall(_SYS_FSOPEN, b"tracefs", _CLOEXEC_FLAG)
     try:
         _syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
@@ -165,9 +168,9 @@ class ProbeObject:
             raise self._library.last_error(f"attach {name}")
         self._links[name] = link
 
-    def attach_tracepoint(self, name: str, category: str, event: str) -> None:
-        """Attach a classic tracepoint program. Unlike libbpf itself, this needs no tracefs to be mounted anywhere."""
-        attributes = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_BYTES, tracepoint_id(category, event))
+    def attach_tracepoint(self, name: str, number: int) -> None:
+        """Attach a classic tracepoint program to the tracepoint that `tracepoint_id` found."""
+        attributes = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_BYTES, number)
         attributes = attributes.ljust(_PERF_ATTR_BYTES, b"\0")
         descriptor = _syscall(_SYS_PERF_EVENT_OPEN, attributes, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
         link = self._calls.bpf_program__attach_perf_event(self._program(name), descriptor)

@@ -322,11 +322,11 @@ def test_fault_is_taken(  # noqa: PLR0917
     engine: CoreEngine, victim_program: Path, way: str, number: int, code: int, address: int | None
 ) -> None:
     """A fault has its reason, address, thread, registers, stack and the module of its instruction; the end has the mappings."""
-    gated = Gated(engine, victim_program, way, stdout=subprocess.DEVNULL)
-    gated.go()
-    status = gated.status()
-    events = collect(engine, ended(gated.pid))
-    fault = only(events, Fault, gated.pid)[0]
+    for _ in range(5):
+        pid, status, events = run_victim(engine, victim_program, way)
+        fault = only(events, Fault, pid)[0]
+        if fault.module:  # a second agentscope that watches the same process may have been quicker: -EBUSY, see fault.bpf.c
+            break
     assert (fault.signal, fault.code, fault.handler) == (number, code, "default")
     assert status & 0x7F == number
     if address is not None:
@@ -343,7 +343,7 @@ def test_fault_is_taken(  # noqa: PLR0917
     assert str(inside) in fault.module.path
     if way != "seccomp":
         assert fault.module.inode == victim_program.stat().st_ino
-    end = only(events, ProcessExit, gated.pid)[0]
+    end = only(events, ProcessExit, pid)[0]
     if end.mappings is None:
         assert any("mappings" in sentence for sentence in engine.degraded)
     else:
