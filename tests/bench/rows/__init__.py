@@ -1,0 +1,1 @@
+"""What is measured: one file a subject, with `rows(stage)`; being in this folder is being in the table."""
