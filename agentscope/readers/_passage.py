@@ -54,7 +54,7 @@ _PREFIXES = tuple(
     for pattern in (
         r"\d{1,5},\d{1,20},\d{1,20},[^;\s]{1,64};",
         r"<\d{1,3}>",
-        r"\[ {0,8}\d{1,9}\.\d{1,9}\] ?(?:\[ {0,8}[TC]\d{1,9}\])?:? ?",
+        r"\[ {0,8}\+?\d{1,9}\.\d{1,9}\] ?(?:\[ {0,8}[TC]\d{1,9}\])?:? ?",
         r"\s{0,4}(?P<stamp>\[[^\[\]]{0,48}\d{1,2}:\d\d[^\[\]]{0,48}\]) ?(?:\[(?P<level>" + _NAMES + r")\] )?",
         (
             r"(?P<stamp>\s{0,4}\d{4}[-/]\d\d[-/]\d\d[T ]\d\d:\d\d(?::\d\d)?(?:[.,]\d{1,9})?(?: ?Z| ?[+-]\d\d:?\d\d)?(?=[\s|:\]-]|$)) ?"
@@ -84,6 +84,7 @@ _NAMED = tuple((pattern, frozenset(pattern.groupindex)) for pattern in _PREFIXES
 _AFTER_STAMP = re.compile(
     r"\s{0,4}(?:\[[\w .#:/-]{1,60}\]\s{1,4})?(?P<level>(?!FATAL ERROR)(?:" + _NAMES + r"))(?=[\s\[:])[\s:]{1,8}", re.ASCII
 )
+_CALM_WORD = re.compile(r"(?P<level>INFO|DEBUG|TRACE|info|debug|verbose)(?:: |\s|\t)")
 _LEVEL_FIELD = re.compile(r"""(?:"level"\s{0,2}:\s{0,2}"|\blevel=|"severity"\s{0,2}:\s{0,2}")(?P<level>[A-Za-z]{4,9})\b""")
 _TAG = re.compile(r"\[[^\[\]\s][^\[\]]{0,40}\]:? ")
 _ACCESS = re.compile(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) [^"]{0,512}" [1-5]\d\d\b')
@@ -226,6 +227,8 @@ def _line(raw: str, tag: str | None) -> Line:
         level = match_level["level"]
         position += match_level.end()
         rest = raw[position:]
+    if level is None and (word := _CALM_WORD.match(rest)):
+        level = "DEBUG" if word["level"] == "verbose" else word["level"].upper()
     if level is None and (field := _LEVEL_FIELD.search(rest[:512])):
         level = field["level"].upper()
     return Line(text=rest, prefix=raw[:position], level=_LEVELS.get(level or ""), origin=origin, service=service)

@@ -3,7 +3,7 @@
 import re
 
 from agentscope.readers._tracebacks import Trace
-from agentscope.readers._words import cause_in
+from agentscope.readers._words import cause_in, cause_of_signal
 
 UNCAUGHT = "exception/uncaught"
 
@@ -97,6 +97,9 @@ _GPU_TYPES = frozenset({"OutOfMemoryError", "OutOfMemoryException"})
 _NETWORK_CODE = re.compile(
     r"[/\\](?:socket|ssl|selector_events|streams)\.py$|[/\\](?:httpx|httpcore|aiohttp|urllib3?|requests|openai|anthropic|grpc)[/\\]"
 )
+_SOCKET_TIMEOUTS = frozenset(
+    {"timed out", *(f"The {what} operation timed out" for what in ("read", "write", "connect", "handshake"))}
+)
 _ERRNO = re.compile(r"\[Errno (\d{1,4})\]")
 _NETWORK_ERRNOS = frozenset({100, 101, 102, 103, 104, 107, 110, 111, 112, 113, -2, -3})
 _API_GONE = re.compile(
@@ -108,6 +111,19 @@ _NEW_SIGNATURE = re.compile(r"__init__\(\) got an unexpected keyword argument")
 _CIRCULAR = re.compile(r"partially initialized module|circular import|attempted relative import|most likely due to")
 _ATTRIBUTE_OF_MODULE = re.compile(r"module '([\w.]{1,200})' has no attribute")
 PASSING = frozenset({"KeyboardInterrupt", "SystemExit", "CancelledError", "GeneratorExit"})
+# Exceptions of a parent that say by which signal its worker died: then that death is what happened.
+_CARRIERS = frozenset({"ProcessExitedException", "ChildFailedError", "WorkerLostError"})
+_CARRIED = re.compile(
+    r"[Ss]ignal \d{1,2} \((SIG[A-Z]{2,6})\)|terminated with signal (SIG[A-Z]{2,6})|killed by signal: ([A-Z][a-z]{2,20}(?: [a-z]{3,20})?)"
+)
+_CARRIED_WORDS = {
+    "Killed": "SIGKILL",
+    "Bus error": "SIGBUS",
+    "Segmentation fault": "SIGSEGV",
+    "Aborted": "SIGABRT",
+    "Terminated": "SIGTERM",
+}
+_RAISED = re.compile(r"finished raised (\w{1,80})")
 _FOLLOWS = re.compile(
     r"See root cause above|[Rr]oot cause|Engine core initialization failed|Engine (?:process|core|loop).{0,40}(?:fail|die|dead)"
     r"|Background loop has errored|can't create new thread at interpreter shutdown|died with <Signals|terminated abruptly"
@@ -180,8 +196,12 @@ def _own_cause(trace: Trace) -> str:
     named = cause_in(f"{first}\n{words}" if kind not in _NETWORK else first)
     if kind in _GPU_TYPES and (named is None or named.startswith("oom/")):
         return "oom/gpu"
-    if kind in _IMPORTS or kind in _MORE_IMPORTS:
+    if kind in _IMPORTS or kind in _MORE_IMPORTS or first.startswith("Failed to import "):
         return _import_cause(words, named)
+    if (kind in _CARRIERS or "DataLoader worker" in first) and (signal := _signal_in(words)):
+        return cause_of_signal(signal)
+    if kind == "RetryError" and (raised := _RAISED.search(first)) and raised.group(1) in _NETWORK:
+        return "exception/network"
     if named is not None and named != "exception/network":
         return named
     if _is_network(name, kind, first, trace):
@@ -204,6 +224,13 @@ def _own_cause(trace: Trace) -> str:
     return UNCAUGHT
 
 
+def _signal_in(words: str) -> str | None:
+    match = _CARRIED.search(words)
+    if match is None:
+        return None
+    return match.group(1) or match.group(2) or _CARRIED_WORDS.get(match.group(3))
+
+
 def _import_cause(words: str, named: str | None) -> str:
     if named is not None and named.startswith(("drift/", "oom/")):
         return named
@@ -217,7 +244,11 @@ def _is_network(name: str, kind: str, message: str, trace: Trace) -> bool:
         return True
     if kind == "TimeoutError":
         innermost = trace.innermost
-        return "urllib" in name or (innermost is not None and bool(_NETWORK_CODE.search(innermost.file)))
+        return (
+            message in _SOCKET_TIMEOUTS
+            or "urllib" in name
+            or (innermost is not None and bool(_NETWORK_CODE.search(innermost.file)))
+        )
     return kind in _NETWORK or name.startswith(_NETWORK_HOMES)
 
 

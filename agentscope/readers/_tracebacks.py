@@ -23,13 +23,16 @@ _KNOWN_ENDING = re.compile(
     r"(?:Error|Exception|Exit|Interrupt|Group|Iteration|Timeout|Expired|Refused|Failure|Fault|Cancelled|NotFound|Empty|Full|Closed"
     r"|Died|Warning|Abort|error|timeout|gaierror|Unreachable|Mismatch|Conflict)(?:\([\w.]{1,120}\))?$"
 )
+_CERTAIN = re.compile(r"^[A-Z_]\w{0,120}[a-z](?:Error|Exception|Interrupt|Exit|Group)$")
 _MARGIN = re.compile(r"^(?P<indent>\s{0,80})(?P<edge>[|+])(?P<rest>[ -].{0,4000}|)$")
 _GROUP_START = re.compile(r"^(?P<indent>\s{0,80})\+ Exception Group " + re.escape(HEADER))
 _RAISES = re.compile(r"^raise (?P<type>[A-Za-z_][\w.]{0,200})\(?")
 _REMOTE = re.compile(r"Remote ?Traceback")
+_CREATED = re.compile(r"Object created at \(most recent call last\)")
 _RICH_TOP = re.compile(r"^\s{0,80}[╭┌+][─━-]{1,400}.{0,4}" + re.escape(HEADER))
 _RICH_END = re.compile(r"^\s{0,80}[╰└+][─━-]{4,}")
 _RICH_FRAME = re.compile(r"^(?P<file>[^\s│|❱][^:\n]{0,400}):(?P<line>\d{1,9}) in (?P<function>\S{1,200})\s*$")
+_RICH_UNNAMED = re.compile(r"^in (?P<function>\S{1,200}):(?P<line>\d{1,9})$")
 _IPYTHON_TOP = re.compile(r"^(?P<type>[A-Za-z_][\w.]{0,200}) {2,}" + re.escape(HEADER) + r"\s*$")
 _IPYTHON_FRAME = re.compile(
     r"^(?:File (?P<file>[^\s:][^:\n]{0,400}):(?P<line>\d{1,9}),? in (?P<function>[^\s(]{1,200})"
@@ -130,7 +133,7 @@ def looks_like_exception(name: str, *, colon: bool) -> bool:
 def standalone(line: str) -> tuple[str, str] | None:
     """Type and message of a line that is an exception with certainty, though no traceback stands above it."""
     match = _EXCEPTION.match(line)
-    if match is None or not _KNOWN_ENDING.search(match["type"]):
+    if match is None or not (_KNOWN_ENDING if "." in match["type"] else _CERTAIN).search(match["type"]):
         return None
     return match["type"], (match["message"] or "").strip()
 
@@ -200,11 +203,18 @@ class _Parser:
             self._outside(index, text)
 
     def _start(self, index: int, text: str, *, group: bool) -> None:
-        self._close()
+        # asyncio in debug mode puts the stack of a task's creation between its words and the traceback
+        created = self.open.before if self.open is not None and not self.open.headed else ()
+        if any(_CREATED.search(line) for line in created):
+            self.open = None
+        else:
+            created = ()
+            self._close()
         head = text.split(HEADER, 1)[0]
         self._begin(index, len(text) - len(text.lstrip()))
         assert self.open is not None
         self.open.headed, self.open.group = True, group
+        self.open.before = created or self.open.before
         self.style, self.boxed = "plain", False
         if _RICH_TOP.match(text):
             self.style, self.boxed = "rich", True
@@ -295,6 +305,8 @@ class _Parser:
         if match := _RICH_FRAME.match(joined) or _RICH_FRAME.match(inner):
             trace.frames.append(Frame(match["file"], int(match["line"]), match["function"]))
             self.half = ""
+        elif match := _RICH_UNNAMED.match(inner):
+            trace.frames.append(Frame("<string>", int(match["line"]), match["function"]))
         elif inner.startswith("❱") or inner[:1].isdigit() or not inner:
             self.half = ""
             if inner.startswith("❱"):

@@ -38,7 +38,10 @@ _CAUSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
         ),
         ("exception/fd-exhausted", r"Too many open files|\[Errno 2[34]\]|\bEMFILE\b|\bENFILE\b|No file descriptors available"),
         ("drift/libc-version", r"version [`'\"]?(?:GLIBC|GLIBCXX|CXXABI|GCC|LIBC)\w{0,12}_?[\w.]{0,24}'? not found"),
-        ("drift/missing-library", r"cannot open shared object file|Error loading shared library|DLL load failed"),
+        (
+            "drift/missing-library",
+            r"cannot open shared object file|Error loading shared library|DLL load failed|Library not loaded:",
+        ),
         ("drift/symbol", r"undefined symbol:|symbol not found|symbol lookup error"),
         (
             "drift/abi",
@@ -48,7 +51,8 @@ _CAUSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
                 r"|_ARRAY_API not found|wrong ELF class|invalid ELF header|does not define module export function"
                 r"|no kernel image is available for execution|compiled with different CUDA|Driver/library version mismatch"
                 r"|driver version is insufficient for CUDA runtime|NVIDIA driver on your system is too old"
-                r"|compiled against a different Node\.js version|class file version \d"
+                r"|compiled against a different Node\.js version|class file version \d|built with a different version of package"
+                r"|incompatible library version|operator torchvision::\w{1,40} does not exist|version mismatch: this is the"
             ),
         ),
         (
@@ -59,7 +63,7 @@ _CAUSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
                 r"|certificate verify failed|certificate has expired|x509: |Max retries exceeded|Failed to establish a new connection"
                 r"|Network is unreachable|No route to host|Remote end closed connection|Server disconnected|TLS handshake"
                 r"|\bE(?:CONNREFUSED|CONNRESET|CONNABORTED|TIMEDOUT|HOSTUNREACH|NETUNREACH|AI_AGAIN)\b|\bENOTFOUND\b|\bUND_ERR_\w{3,24}"
-                r"|getaddrinfo|fetch failed|socket hang up|couldn't connect to|Could not connect to|connection attempt failed"
+                r"|getaddrinfo|fetch failed|socket hang up|couldn't connect to|Could not (?:connect to|resolve host)|net::ERR_\w{3,40}|connection attempt failed"
                 r"|ConnectionRefused|ConnectionReset|error trying to connect|SSL: [A-Z_]{4,60}|dns error|deadline has elapsed"
                 r"|CERT_HAS_EXPIRED|SELF_SIGNED_CERT|UNABLE_TO_VERIFY_LEAF"
             ),

@@ -30,6 +30,7 @@ _PS = re.compile(r"\bExited \((?P<code>\d{1,3})\)")
 _EVICTED = re.compile(
     r"(?:The node was low on resource|node was low on resource): ?(?P<resource>[\w-]{1,40})|[Uu]sage of EmptyDir|ephemeral local storage usage exceeds"
 )
+_SYSTEM_OOM = re.compile(r"System OOM encountered, victim process: (?P<comm>[^,\n]{0,64}), pid: (?P<pid>\d{1,10})")
 _PROBE = re.compile(
     r"[Ll]iveness probe failed|failed liveness probe, will be restarted|failed startup probe, will be restarted"
 )
@@ -38,6 +39,11 @@ _PROBE = re.compile(
 def read(passage: Passage) -> Iterator[Mark]:
     """One mark for each container that ended badly."""
     yield from _evictions(passage)
+    for index, text in passage.numbered("System OOM encountered"):
+        if match := _SYSTEM_OOM.search(text):
+            facts: dict[str, object] = {"pid": int(match["pid"]), "comm": match["comm"], "reason": "SystemOOM"}
+            says = f"the node ran out of memory: {match['comm']} was killed"
+            yield _mark(passage, index, "oom/global", says=says, culprit=match["comm"], facts=facts, weight=Weight.KILLER)
     if passage.has("Reason", "reason", "xit Code", "xitCode", "OOMKilled"):
         yield from _described(passage)
     if passage.has("exited with code", "xited (", "exitCode="):
@@ -205,12 +211,14 @@ def _mark(
     weight: Weight,
     name: str | None = None,
 ) -> Mark:
+    pid = facts.get("pid")
     return Mark(
         reading=Reading(
             reader="containers",
             suggests=cause,
             says=says,
             culprit=culprit or None,
+            pid=pid if isinstance(pid, int) else None,
             facts=facts,
             excerpt=passage.excerpt(max(0, index - 4), index + 2),
         ),

@@ -29,12 +29,13 @@ _NATIVE = re.compile(
     r"insufficient memory for the Java Runtime Environment|Out of Memory Error \(|os::commit_memory\([^)]{0,120}\) failed; error='(?:Cannot allocate|Not enough)"
 )
 _CRASH = re.compile(
-    r"^#\s{1,4}(?:(?P<signal>SIG[A-Z]{2,6}) \(0x[0-9a-f]{1,4}\)(?P<sent> \(sent by kill\))? at pc=(?P<ip>0x[0-9a-fA-F]{1,16})"
-    r"|Internal Error \((?P<where>[^)\n]{1,200})\)), pid=(?P<pid>\d{1,10}), tid=(?P<tid>0x[0-9a-fA-F]{1,16}|\d{1,20})(?P<rest>[^\n]{0,80})"
+    r"^#\s{1,4}(?:(?P<signal>SIG[A-Z]{2,6}) \(0x[0-9a-f]{1,4}\) at pc=(?P<ip>0x[0-9a-fA-F]{1,16})|Internal Error \((?P<where>[^)\n]{1,200})\))"
+    r"(?P<sent> \(sent by kill\))?, pid=(?P<pid>\d{1,10}), tid=(?P<tid>0x[0-9a-fA-F]{1,16}|\d{1,20})(?P<rest>[^\n]{0,80})"
 )
 _PROBLEM = re.compile(
     r"^# (?P<kind>[CVJjvA])\s{1,8}(?:\[(?P<object>[^+\]\n]{1,200})\+0x[0-9a-fA-F]{1,16}\]\s{0,4})?(?P<frame>[^\n]{0,400})$"
 )
+_NO_CLASS = re.compile(r"^Error: Could not find or load main class (?P<name>[^\n]{1,300})")
 _FATAL_HEAD = re.compile(
     r"Application run failed|[Uu]ncaught|[Ff]atal|startup failed|[Tt]erminating|[Ee]xiting|shutting down the JVM"
 )
@@ -73,6 +74,7 @@ _TYPES = {
     "UnsupportedClassVersionError": "drift/abi",
     "NoClassDefFoundError": "drift/missing-library",
     "ClassNotFoundException": "drift/missing-library",
+    "UnsatisfiedLinkError": "drift/missing-library",
 }
 
 
@@ -80,6 +82,13 @@ def read(passage: Passage) -> Iterator[Mark]:
     """The crash report, the heap that was full, or the exception that ended a thread."""
     yield from _crashes(passage)
     yield from _memory(passage)
+    for index, text in passage.numbered("Could not find or load main class"):
+        if match := _NO_CLASS.match(text):
+            says = f"Java did not find the class {match['name']}"
+            facts: dict[str, object] = {"message": text.removeprefix("Error: ")}
+            yield _mark(
+                passage, index, index, "exception/uncaught", says=says, culprit=match["name"], facts=facts, weight=Weight.ENDING
+            )
     if passage.has("\tat ", "    at ", "Exception in thread", "Caused by: "):
         mark = _exception(passage)
         if mark is not None:
@@ -233,7 +242,8 @@ def _one(
 def _cause(name: str, words: str) -> str:
     short = name.rsplit(".", 1)[-1]
     if short in _TYPES:
-        return _TYPES[short]
+        named = cause_in(words)
+        return named if short == "UnsatisfiedLinkError" and named is not None else _TYPES[short]
     if short in _NETWORK:
         return "exception/network"
     return cause_in(words) or "exception/uncaught"

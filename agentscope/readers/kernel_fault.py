@@ -22,7 +22,7 @@ _OBJECT = re.compile(
     r"\bin (?P<object>[^\[\n]{1,256}?)\[(?:(?P<offset>" + _HEX + r"),)?(?P<base>" + _HEX + r")\+(?P<size>" + _HEX + r")\]"
 )
 # What follows the words by which a form is found; who stands before them is taken from the text in front.
-_WHO = re.compile(r"\[(?P<pid>\d{1,10})\]:? (?:trap )?$")
+_WHO = re.compile(r"(?:\[(?P<pid>\d{1,10})\]|/(?P<slash>\d{1,10})(?=:)):? (?:trap )?$")
 _SEGFAULT = re.compile(
     r"segfault at (?P<address>" + _HEX + r") r?ip:? ?(?P<ip>" + _HEX + r") r?sp:? ?(?P<sp>" + _HEX + r") "
     r"error:? ?(?P<error>[0-9a-fA-F]{1,8})"
@@ -54,6 +54,7 @@ _POWERPC = re.compile(
     r" at (?P<address>" + _HEX + r") nip (?P<ip>" + _HEX + r") lr " + _HEX
 )
 _S390 = re.compile(r"User process fault: interruption code (?P<error>[0-9a-f]{4}) ilc:\d")
+_UNEXPECTED = re.compile(r"potentially unexpected fatal signal (?P<signal>\d{1,2})")
 _MIPS = re.compile(
     r"sending SIGSEGV to (?P<comm>.{1,64}?) for invalid (?:read|write) access (?:from|to) (?P<address>" + _HEX + r")"
 )
@@ -104,7 +105,7 @@ def read_fault_lines(lines: Iterable[str]) -> tuple[FaultLine, ...]:
 
 def read(passage: Passage) -> Iterator[Mark]:
     """Fatal faults in the kernel log; a breakpoint (`trap int3`) under a debugger ends nothing."""
-    if not passage.has("segfault", "trap", "general protection", "unhandled", "undefined inst", " nip ", "fault", "MCE: "):
+    if not passage.has(*_WORDS):
         return
     for fault in _faults([line.text for line in passage.lines]):
         yield Mark(
@@ -118,10 +119,14 @@ def read(passage: Passage) -> Iterator[Mark]:
 
 def _faults(lines: Sequence[str]) -> Iterator[FaultLine]:
     for index, line in enumerate(lines):
-        following = lines[index + 1] if index + 1 < len(lines) else ""
-        if following.startswith((" ", "\t")) and following.lstrip().startswith(("error", "sp", "rsp", "in ")):
-            line = f"{line.rstrip()} {following.strip()}"  # noqa: PLW2901 a mail or a terminal wrapped the line
+        if not any(word in line for word in _WORDS):
+            continue
         fault = _fault(line[:1024], index)
+        following = lines[index + 1].strip() if index + 1 < len(lines) else ""
+        if (fault is None or fault.object is None) and following and not _STARTS.search(following):
+            # a mail or a terminal wrapped the line
+            whole = _fault(f"{line.rstrip()} {following}"[:1024], index)
+            fault = whole if whole is not None and (fault is None or whole.object is not None) else fault
         if fault is not None:
             yield fault
 
@@ -149,7 +154,7 @@ def _who(before: str) -> tuple[str | None, int | None]:
         comm = before.strip().removesuffix(":").removesuffix("trap").strip()
         return (comm if comm and comm != "traps:" else None), None
     comm = before[: match.start()]
-    return (comm if len(comm) <= MAX_COMM else comm.rsplit(" ", 1)[-1]) or None, int(match["pid"])
+    return (comm if len(comm) <= MAX_COMM else comm.rsplit(" ", 1)[-1]) or None, int(match["pid"] or match["slash"])
 
 
 def _x86(match: re.Match[str], line: str, index: int, at: int) -> FaultLine:
@@ -178,6 +183,11 @@ def _x86(match: re.Match[str], line: str, index: int, at: int) -> FaultLine:
     )
 
 
+_WORDS = (
+    *("segfault at", "trap ", "traps:", "general protection", "unhandled", "undefined instruction", " nip ", "sending SIGSEGV"),
+    *("User process fault", "hardware memory corruption", "fatal signal"),
+)
+_STARTS = re.compile(r"segfault|trap|unhandled|^Code:|^\[|: |general protection")
 _FORMS = (
     ("arm64", "undefined instruction: ", _ARM64_UNDEFINED),
     ("arm", "unhandled page fault", _ARM32),
@@ -185,6 +195,7 @@ _FORMS = (
     ("arm64", "unhandled ", _ARM64),
     ("mips", "sending SIGSEGV to ", _MIPS),
     ("s390", "User process fault: ", _S390),
+    (None, "potentially unexpected fatal signal ", _UNEXPECTED),
 )
 
 
@@ -199,7 +210,7 @@ def _elsewhere(line: str, index: int) -> FaultLine | None:
     return None
 
 
-def _other(arch: str, match: re.Match[str], line: str, index: int) -> FaultLine:
+def _other(arch: str | None, match: re.Match[str], line: str, index: int) -> FaultLine:
     fields = match.groupdict()
     where = _OBJECT.search(line, match.start())
     signal = signal_named(fields.get("signal") or ("4" if "pc" in fields else "11"))

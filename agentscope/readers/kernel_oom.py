@@ -39,7 +39,7 @@ _SIZE = {
     "anon_rss_kb": re.compile(r"\banon-rss:(\d{1,20})kB"),
     "file_rss_kb": re.compile(r"\bfile-rss:(\d{1,20})kB"),
     "shmem_rss_kb": re.compile(r"\bshmem-rss:(\d{1,20})kB"),
-    "uid": re.compile(r"\bUID:(\d{1,10})\b"),
+    "uid": re.compile(r"\bUID[: ](\d{1,10})\b"),
     "pgtables_kb": re.compile(r"\bpgtables:(\d{1,20})kB"),
     "oom_score_adj": re.compile(r"\boom_score_adj:(-?\d{1,5})\b"),
 }
@@ -187,11 +187,22 @@ def _reports(lines: Sequence[str]) -> tuple[OomReport, ...]:
 
 
 def _unwrapped(lines: Sequence[str]) -> Iterator[str]:
-    """The lines, with the second half of a wrapped `Killed process` line put back behind the first; indexes stay."""
+    """The lines, with the second half of one that a mail or a terminal wrapped put back behind the first; indexes stay."""
     for index, line in enumerate(lines):
         following = lines[index + 1].strip() if index + 1 < len(lines) else ""
-        if "Killed process" in line and "-rss:" not in line and following.startswith(("total-vm:", "vsz:", "anon-rss:")):
-            yield f"{line} {following}"
+        if "Killed process" in line and (
+            ("-rss:" not in line and following.startswith(("total-vm:", "vsz:", "anon-rss:", "(")))
+            or (
+                line.rstrip().endswith(",")
+                and following.startswith(("total-vm:", "anon-rss:", "file-rss:", "shmem-rss:", "UID:"))
+            )
+            or (line.rstrip().endswith("kB") and following.startswith(("UID:", "pgtables:", "oom_score_adj:")))
+        ):
+            yield f"{line.rstrip()} {following}"
+        elif "oom-kill:constraint" in line and ",pid=" not in line and ",pid=" in following:
+            yield f"{line.rstrip()}{following}"
+        elif line.rstrip().endswith(("limit of", "invoked oom-killer:")) and following:
+            yield f"{line.rstrip()} {following}"
         else:
             yield line
 

@@ -26,7 +26,14 @@ _MUSL_LIBRARY = re.compile(
     r"Error loading shared library (?P<library>[^:\n]{1,400}): ?(?P<why>[^(\n]{1,120})(?:\(needed by (?P<required_by>[^)\n]{1,400})\))?$"
 )
 _MUSL_SYMBOL = re.compile(r"Error relocating (?P<program>[^:\n]{1,400}): ?(?P<symbol>[\w@$.]{1,600}): ?symbol not found")
-_NO_INTERPRETER = re.compile(r"cannot execute: required file not found")
+_NO_INTERPRETER = re.compile(
+    r"cannot execute: required file not found|bad interpreter: (?:No such file|[^\n]{0,200}no such file)"
+)
+_INCONSISTENT = re.compile(r"Inconsistency detected by ld\.so: [^\n]{1,300}")
+_LOADED = re.compile(
+    r"(?P<library>/[^\s:()'\"]{1,400}): (?:undefined symbol: (?P<symbol>[\w@$.]{1,600})|cannot open shared object file|(?P<abi>wrong ELF class|invalid ELF header))"
+)
+_INSISTS = re.compile(r"\[emerg\]|[Cc]annot load|[Cc]ould not load|Error: |failed to load|unable to load|dlopen\(\)")
 _HARMLESS = re.compile(
     r"LD_PRELOAD|ignored|INFO|[Pp]lugin|WARN|[Ww]arning|[Ss]kipp|[Ff]ailed to load module|[Oo]ptional|falling back|Could not load dynamic library"
     r"|dlerror|non-fatal|disabled|DEBUG"
@@ -34,6 +41,7 @@ _HARMLESS = re.compile(
 _WORDS = (
     *("shared librar", "not found", "lookup error", "relocation error", "Error relocating", "cannot open shared object"),
     *("symbol not found", "undefined symbol", "wrong ELF class", "required file not found"),
+    *("bad interpreter", "kernel too old", "Inconsistency detected", "invalid ELF header"),
 )
 _OF_PYTHON = re.compile(r"^\s{0,8}[A-Za-z_][\w.]{0,200}(?:Error|Exception)\b")
 
@@ -111,8 +119,15 @@ def _said(text: str) -> tuple[str | None, dict[str, object]]:
             "libc": "musl",
             **_program(needed_by or ""),
         }
-    if found := _found(text, _NO_INTERPRETER, "cannot execute"):
+    if found := _found(text, _NO_INTERPRETER, "cannot execute", "bad interpreter"):
         return "drift/missing-library", _program(found[1])
+    if "kernel too old" in text and len(text) < 80:
+        return "drift/libc-version", {"message": "kernel too old"}
+    if inconsistent := _INCONSISTENT.search(text):
+        return "drift/abi", {"message": inconsistent.group()[:300]}
+    if _INSISTS.search(text) and (loaded := _LOADED.search(text)):
+        cause = "drift/symbol" if loaded["symbol"] else "drift/abi" if loaded["abi"] else "drift/missing-library"
+        return cause, _facts(loaded, "library", "symbol")
     return None, {}
 
 

@@ -52,7 +52,7 @@ _TERMINATE = re.compile(
 )
 _WHAT = re.compile(r"what\(\): {1,4}(?P<what>[^\n]{0,600})")
 _ASAN = re.compile(
-    r"(?:==(?P<pid>\d{1,10})==)?\s?ERROR: (?:Address|HWAddress|Memory|Thread)Sanitizer:? (?P<abort>[\w -]{3,60}?)(?: on (?:unknown )?address "
+    r"(?:==(?P<pid>\d{1,10})==)?\s?ERROR: (?:Address|HWAddress|Memory|Thread)Sanitizer:? (?P<abort>[\w -]{3,60}?)(?: on (?:unknown )?(?:address )?"
     r"(?P<address>0x[0-9a-fA-F]{1,16})| \(|: |$)"
 )
 _VALGRIND = re.compile(r"==(?P<pid>\d{1,10})== Process terminating with default action of signal (?P<signal>\d{1,2})")

@@ -16,7 +16,8 @@ from agentscope.readers._words import cause_in
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
 _FATAL = re.compile(
-    r"FATAL ERROR: (?P<fatal>[^\n]{1,400})|# Fatal (?:JavaScript|javascript) (?:out of memory: |OOM in )(?P<oom>[^\n]{1,200})"
+    r"FATAL ERROR: (?P<fatal>[^\n]{1,400})|# ?Fatal (?:JavaScript|javascript|process) (?:out of memory: |OOM in )(?P<oom>[^\n]{1,200})"
+    r"|^(?P<bare>[^\n]{0,200}JavaScript heap out of memory)$"
 )
 _CHECK = re.compile(r"# Fatal error in (?P<where>[^\n]{0,200})")
 _GC = re.compile(r"^\[(?P<pid>\d{1,10}):0x[0-9a-fA-F]{1,16}\]")
@@ -25,6 +26,7 @@ _HEAD = re.compile(
     r"^(?:\[(?P<box>))?\s{0,4}(?P<deno>error: )?(?P<uncaught>Uncaught (?:\(in promise\) )?|Unhandled [Rr]ejection:? ?)?"
     r"(?P<type>(?:[A-Z]\w{0,80}\.)?(?:[A-Z]\w{0,80}(?:Error|Exception|Rejection)|Error)(?: \[(?P<code>[A-Z][A-Z0-9_]{2,60})\])?)(?:: (?P<message>.*))?$"
 )
+_BOXED = re.compile(r"^\[(?:[A-Z]\w{0,80})?(?:Error|Exception|Rejection)\b")
 _BUN = re.compile(r"^error: (?P<message>[^\n]{1,600})$")
 _FRAME = re.compile(
     r"^\s{2,40}at (?:async )?(?:(?P<function>[^\n()]{1,200}?) \()?(?P<file>(?:file://|node:|[A-Za-z]:[\\/])?[^\s:()][^:()\n]{0,500}):"
@@ -59,7 +61,13 @@ def read(passage: Passage) -> Iterator[Mark]:
 
 
 def _fatal(passage: Passage) -> Iterator[Mark]:
-    for index, text in passage.numbered("FATAL ERROR: ", "# Fatal ", "ERR_WORKER_OUT_OF_MEMORY"):
+    if passage.has("----- Native stack trace -----") and not passage.has("FATAL ERROR: "):
+        index = next(index for index, _ in passage.numbered("----- Native stack trace -----"))
+        says = "Node aborted itself"
+        yield _mark(passage, index, index + 8, "crash/abort", says=says, culprit=says, facts={}, weight=Weight.MONITOR)
+    for index, text in passage.numbered(
+        "FATAL ERROR: ", "# Fatal ", "#Fatal ", "ERR_WORKER_OUT_OF_MEMORY", "JavaScript heap out of memory"
+    ):
         if match := _FATAL.search(text):
             yield _fatal_error(passage, index, match)
         elif "ERR_WORKER_OUT_OF_MEMORY" in text:
@@ -79,7 +87,7 @@ def _fatal(passage: Passage) -> Iterator[Mark]:
 
 
 def _fatal_error(passage: Passage, index: int, match: re.Match[str]) -> Mark:
-    said = (match["fatal"] or match["oom"]).strip()
+    said = (match["fatal"] or match["oom"] or match["bare"]).strip()
     memory = "emory" in said or "Allocation failed" in said or match["oom"] is not None
     facts: dict[str, object] = {"fatal": said.split(" Allocation failed")[0]}
     pids = [found for line in passage.lines[max(0, index - 40) : index] if (found := _GC.match(line.text))]
@@ -119,16 +127,20 @@ def _warnings(passage: Passage) -> Iterator[Mark]:
 
 
 def _uncaught(passage: Passage) -> Iterator[Mark]:
-    """The last error with a stack, a code or a place in front of it."""
+    """The last error with a stack, a code or a place in front of it; what is nested in another's stack is that one's."""
     found: Mark | None = None
+    last = -1
     for index, line in enumerate(passage.lines):
-        text = line.text
-        boxed = text.startswith("[") and "Rejection" in text[:40]
-        match = _HEAD.match(text.lstrip("[") if boxed or text.startswith("[Error") else text)
-        if match is None and not (text.startswith("error: ") and _BUN.match(text)):
+        if index <= last:
             continue
-        mark = _error(passage, index, match, text)
-        if mark is not None and (found is None or found.weight <= mark.weight):
+        match = _HEAD.match(line.text.lstrip("[") if _BOXED.match(line.text) else line.text)
+        if match is None and not (line.text.startswith("error: ") and _BUN.match(line.text)):
+            continue
+        mark = _error(passage, index, match, line.text)
+        if mark is None:
+            continue
+        last = mark.last
+        if found is None or found.weight <= mark.weight:
             found = mark
     if found is not None:
         yield found
@@ -182,7 +194,9 @@ def _stack(passage: Passage, index: int) -> tuple[list[dict[str, object]], dict[
         elif found := _PROPERTY.match(text):
             value = found["value"]
             facts.setdefault(found["name"], value.strip("'") if value.startswith("'") else int(value))
-        elif not (text.startswith((" ", "\t", "}", "Emitted '", "- ")) or (not frames and text.strip() and at - index < 6)):
+        elif not (
+            text.startswith((" ", "\t", "}", "Emitted '", "- ")) or (not frames and at - index < 12 and not _HEAD.match(text))
+        ):
             break
         last = at
     return frames, facts, last

@@ -1,4 +1,4 @@
-"""What a parent says about its child's end: shells, gunicorn, supervisord, nginx, PM2, make, CI runners.
+"""What a parent says about its child's end: shells, gunicorn, supervisord, nginx, PM2, make, npm, cargo, Slurm, CI runners.
 
 Sources: jobs.c of bash and strsignal(3), Src/jobs.c of zsh, gunicorn/arbiter.py (its "Perhaps out of memory?" follows every
 SIGKILL, also its own after a time-out), supervisor/options.py, nginx's ngx_process.c. A parent knows a signal or a status,
@@ -43,10 +43,10 @@ _WORDS = {
 }
 _NAMES = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
 _SHELL = re.compile(
-    r"^(?:\^[C\\\\])?(?:[\w./-]{1,200}: line \d{1,9}: {1,4}|[\w./-]{0,40}sh: (?:line \d{1,9}: )?|make(?:\[\d{1,4}\])?: \*\*\* \[[^\]\n]{1,300}\] )?(?:\[\d{1,5}\][ +-]{1,8})?"
-    r"(?P<pid>\d{1,10})?\s{0,8}(?P<word>"
+    r"^(?:\^[C\\\\])?(?P<front>(?:[\w./-]{1,200}: line \d{1,9}: {1,4}|[\w./-]{0,40}sh: (?:line \d{1,9}: )?|make(?:\[\d{1,4}\])?: \*\*\* "
+    r"\[[^\]\n]{1,300}\] |srun: error: [\w-]{1,80}: tasks? [\d,-]{1,80}: )?(?:\[\d{1,5}\][ +-]{1,8})?)(?P<pid>\d{1,10})?\s{0,8}(?P<word>"
     + _NAMES
-    + r")(?::? \d{1,2})?(?: \((?:core dumped|[^)\n]{1,40})\))?(?:\s{1,40}(?P<command>\S[^\n]{0,400})?)?$",
+    + r")(?P<after>(?::? \d{1,2})?(?: \((?:core dumped|[^)\n]{1,40})\))?)(?:(?P<gap>\s{1,40})(?P<command>\S[^\n]{0,400})?)?$",
     re.IGNORECASE,
 )
 _GUNICORN = re.compile(r"Worker \(pid:(?P<pid>\d{1,10})\) was sent (?P<signal>SIG[A-Z]{2,6})!")
@@ -59,11 +59,20 @@ _NGINX = re.compile(
     r"(?:worker process|child process|child pid) (?P<pid>\d{1,10}) (?:exited on signal|exit signal) (?:[A-Z][\w ]{2,30} \()?(?P<number>\d{1,2})\)?"
 )
 _RECEIVED = re.compile(
-    r"(?:^|[\s:])(?P<program>[\w./+-]{1,200})?(?: \d{1,6}/\d{1,6})?(?: failed!)? ?(?:Received signal|received signal|died from signal|terminated by signal"
-    r"|exited (?:on|with|due to) signal|killed by signal|crashed with signal|abnormally with signal|was killed by signal)[ :]{1,2}(?:(?P<name>SIG[A-Z]{2,6})|(?P<number>\d{1,2}))\b"
+    r"(?P<how>[Rr]eceived signal|died from signal|(?:was )?terminated (?:by|with) signal|exited (?:on|with|due to) signal|(?:was )?killed by signal"
+    r"|crash(?:ed)? (?:with|by) signal|abnormally with signal|due to signal|[Gg]ot signal|via signal|exited prematurely: signal|[Cc]aught signal"
+    r"|Command failed with signal|npm (?:ERR!|error) signal|return code Negsignal|failed with error: signal)[ :.\"\[]{1,3}"
+    r"(?:(?P<name>SIG[A-Z]{2,6})|(?P<number>\d{1,2})|(?P<word>Segmentation fault|Killed|Aborted|Bus error|Illegal instruction))(?!\w)"
 )
+_EXEC = re.compile(
+    r"(?:^|: |[\s(])signal: (?:(?P<number>\d{1,2}), (?P<name>SIG[A-Z]{2,6})|(?P<word>killed|segmentation fault|aborted|bus error|illegal instruction"
+    r"|terminated|hangup|floating point exception))\b|(?P<gcc>Killed|Segmentation fault|Aborted|Terminated) signal terminated program (?P<program>\S{1,120})"
+    r"|^signal \((?P<julia>\d{1,2})(?:\.\d)?\): |\*\*\* caught (?P<caught>segfault|bus error|illegal operation) \*\*\*"
+)
+_OF_PID = re.compile(r"\b(?:PID|pid)[ :=]{1,2}(?P<pid>\d{1,10})\b|#<Process::Status: pid (?P<status>\d{1,10})")
 _STATUS = re.compile(
-    r"(?:exited with (?:status|code)|exit(?:ed with)? (?:code|status)|with exit code|non-zero (?:exit )?status|returned exit code|failed with exit code|exit)[:=]? ?(?P<status>\d{1,3})\b"
+    r"(?:exited with (?:status|code)|[Ee]xit(?:ed with)? (?:code|status)|with exit code|non-zero (?:exit )?status|returned exit code|failed with exit code"
+    r"|[Ee]xited with status code|^\s{0,8}exit)[:=]{0,2} ?(?P<status>\d{1,3})(?=$|[.,;)\]'\"!]| \()"
 )
 _GRACEFUL = re.compile(
     r"[Rr]eceived SIG(?:TERM|INT)|User requested shutdown|ready to exit, bye|sending SIGTERM to|Gracefully|graceful(?:ly)? shut|Shutting down gracefully"
@@ -80,10 +89,10 @@ def read(passage: Passage) -> Iterator[Mark]:
         lowered = text.lower()
         if len(text) < 500 and any(word in lowered for word in _WORDS):
             match = _SHELL.match(text.strip()) or _glued(text)
-            if match is not None:
+            if match is not None and _is_shell(match):
                 yield _shell(passage, index, match)
                 continue
-        if "ignal" in text or "was sent SIG" in text or "exited: " in text:
+        if "ignal" in text or "caught" in text or "was sent SIG" in text or "exited: " in text:
             mark = _supervised(passage, index, text)
             if mark is not None:
                 yield mark
@@ -103,8 +112,18 @@ def _glued(text: str) -> re.Match[str] | None:
             rest = text.removeprefix(shell)
             if shell == "fish: " and "'" in rest:
                 rest = rest.rsplit(" (", 1)[-1].rstrip(")")
-            return _SHELL.match(rest.strip())
+            return _SHELL.match(f"sh: {rest.strip()}")
     return None
+
+
+def _is_shell(match: re.Match[str]) -> bool:
+    """A shell pads the command with spaces and writes the word with a capital; prose does not ("Terminated the old worker")."""
+    if match["front"] or match["pid"]:
+        return True
+    word, command = match["word"], match["command"]
+    if not word[0].isupper() or (word in ("Quit", "Abort") and not match["after"]):
+        return False
+    return command is None or len(match["gap"]) > 1
 
 
 def _shell(passage: Passage, index: int, match: re.Match[str]) -> Mark:
@@ -145,14 +164,35 @@ def _supervised(passage: Passage, index: int, text: str) -> Mark | None:
     if match := _NGINX.search(text):
         signal = signal_named(match["number"]) or "SIGKILL"
         return _signal(passage, index, signal, {"pid": int(match["pid"])}, f"worker {match['pid']} ended by {signal}")
-    if match := _RECEIVED.search(text):
-        named = match["name"] or signal_named(match["number"])
-        if named is None or named in ("SIGINT", "SIGWINCH", "SIGCHLD") or _GRACEFUL.search(text):
-            return None
-        program = _PROGRAM.search(text)
-        facts = {"program": program["program"]} if program else {}
-        return _signal(passage, index, named, facts, f"its parent saw {named}")
-    return None
+    if match := _EXEC.search(text):
+        fields = match.groupdict()
+        word = (
+            fields["word"]
+            or fields["gcc"]
+            or {"segfault": "segmentation fault"}.get(fields["caught"] or "", fields["caught"] or "")
+        ).lower()
+        named = fields["name"] or signal_named(fields["number"] or fields["julia"] or "") or _WORDS.get(word)
+        facts = {"program": fields["program"]} if fields["program"] else {}
+        return None if named is None else _signal(passage, index, named, facts, f"its parent saw {named}")
+    return _received(passage, index, text)
+
+
+def _received(passage: Passage, index: int, text: str) -> Mark | None:
+    match = _RECEIVED.search(text)
+    if match is None:
+        return None
+    named = match["name"] or signal_named(match["number"] or "") or _WORDS.get((match["word"] or "").lower())
+    by_itself = match["how"].lower() in ("received signal", "got signal", "caught signal")
+    if named is None or named in ("SIGINT", "SIGWINCH", "SIGCHLD") or _GRACEFUL.search(text):
+        return None
+    if by_itself and named in ("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGPIPE", "SIGALRM"):
+        return None
+    facts: dict[str, object] = {}
+    if program := _PROGRAM.search(text):
+        facts["program"] = program["program"]
+    if pid := _OF_PID.search(text):
+        facts["pid"] = int(pid["pid"] or pid["status"])
+    return _signal(passage, index, named, facts, f"its parent saw {named}")
 
 
 def _status(passage: Passage, index: int, text: str) -> Mark | None:

@@ -16,6 +16,7 @@ from agentscope.readers._tracebacks import HEADER, Frame, Trace, find_traces, ra
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 MAX_HANDLED = 5
+MAX_AFTER_ALONE = 10
 
 _NOISE = re.compile(
     r"Exception ignored |Exception in (?:ASGI|WSGI) application|exception was never retrieved|Exception in (?:callback|default exception)"
@@ -94,7 +95,7 @@ def _why_handled(trace: Trace, passage: Passage) -> str | None:
             break
         start = start.above
     heads = start.before
-    if any(_NOISE.search(line) for line in heads[:2]):
+    if any(_NOISE.search(line) for line in heads[:3]):
         return "it was caught and reported"
     if _TESTS.search(passage.text):
         return "a test reported it"
@@ -128,8 +129,12 @@ def _alone(passage: Passage, cut: bool) -> Iterator[Mark]:
         or (cut and not passage.has(HEADER))
     ):
         return
+    following = 0
     for index in range(len(passage.lines) - 1, -1, -1):
         line = passage.lines[index]
+        following += bool(line.text.strip())
+        if following > MAX_AFTER_ALONE:
+            return
         named = standalone(line.text.strip())
         if named is None or named[0].startswith(("java", "System.", "org.", "com.")) or line.level is not None:
             continue

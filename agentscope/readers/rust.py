@@ -30,6 +30,9 @@ _DOUBLE = re.compile(
 _RUNTIME = re.compile(r"^fatal runtime error: (?P<fatal>[^\n]{1,300})")
 _ANYHOW = re.compile(r"^Error: (?P<message>[^\n]{1,600})$")
 _ZIG = re.compile(r"^(?:thread \d{1,12} )?panic: (?P<message>[^\n]{1,400})$")
+_FOLLOWS = re.compile(
+    r"value: (?:Any|PoisonError|RecvError|SendError|JoinError::Panic)|A Tokio 1\.x context was found, but it is being shutdown"
+)
 _PATH = re.compile(r"path=(?P<path>[^;)\n]{1,400})|path: \"(?P<quoted>[^\"\n]{1,400})\"")
 
 
@@ -45,7 +48,7 @@ def read(passage: Passage) -> Iterator[Mark]:
         elif match := _MEMORY.search(text):
             says = f"an allocation of {match['bytes']} bytes failed"
             yield _mark(passage, index, "oom/runtime-heap", says=says, facts={"bytes": int(match["bytes"])})
-        elif _DOUBLE.search(text):
+        elif _DOUBLE.search(text) and panic is None:
             yield _mark(
                 passage, index, "exception/panic", says="a panic happened while panicking", facts={"double_panic": True}
             )
@@ -63,6 +66,7 @@ def read(passage: Passage) -> Iterator[Mark]:
 
 def _panic(passage: Passage) -> Mark | None:
     found: Mark | None = None
+    double = _DOUBLE.search(passage.text) is not None
     for index, text in passage.numbered("panicked at", "failed at '"):
         match = _NEW.search(text) or _OLD.search(_with_next(passage, index, text)) or _OLD_CUT.search(text)
         if match is None:
@@ -76,19 +80,14 @@ def _panic(passage: Passage) -> Mark | None:
             column = fields.get("column")
             facts.update(file=fields["file"], line=int(fields["line"]), column=None if column is None else int(column))
         cause = cause_in(message) or "exception/panic"
+        if double:
+            facts["double_panic"] = True
         if cause != "exception/panic" and (errno := errno_in(message)):
             facts["errno"] = errno
         if path := _PATH.search(message):
             facts["path"] = path["path"] or path["quoted"]
         mark = _mark(passage, index, cause, says=f"thread '{fields['thread']}' panicked: {message}"[:500], facts=facts)
-        if found is None or not passage.goes_on_after(found.last):
-            found = (
-                found
-                if found is not None
-                and message.startswith(("called `Result::unwrap()` on an `Err` value: PoisonError", "A Tokio"))
-                else mark
-            )
-        else:
+        if found is None or not (double or _FOLLOWS.search(message)):
             found = mark
     if found is not None and found.reading.facts["thread"] != "main" and passage.goes_on_after(found.last):
         reading = found.reading

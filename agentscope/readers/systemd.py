@@ -31,7 +31,7 @@ _TIMEOUT = re.compile(
     _UNIT + r"(?:(?:[Ss]tart|[Ss]top|State 'stop-\w{1,20}')[\w '-]{0,40} tim(?:ed out|eout)|operation timed out)"
 )
 _MAIN_PID = re.compile(
-    r"Main PID: (?P<pid>\d{1,10})(?: \((?P<comm>[^)=,\n]{1,64})\))?(?: \(code=(?P<code>\w{1,12}),? (?:signal|status)=(?P<status>[\w/]{1,24})\))?"
+    r"(?:Main PID|Process): (?P<pid>\d{1,10})(?: \((?P<comm>[^)=,\n]{1,64})\)| Exec\w{1,20}=[^\n]{1,600}?)?(?: \(code=(?P<code>\w{1,12}),? (?:signal|status)=(?P<status>[\w/]{1,24})\))?"
 )
 _ACTIVE = re.compile(r"Active: failed \(Result: (?P<result>[\w-]{1,40})")
 _OOM = re.compile(
@@ -84,7 +84,7 @@ def _said(text: str) -> tuple[str | None, dict[str, object]]:
         facts: dict[str, object] = {"code": match["code"], "status": int(match["status"])}
         if match["code"] != "exited":
             facts["signal"] = match["name"] or (signal_named(match["status"]) or "").removeprefix("SIG") or None
-        return match["unit"], facts if match["which"].lower() == "main" else {}
+        return match["unit"], facts
     if match := _WATCHDOG.search(text):
         return match["unit"], {"reason": "watchdog"}
     if match := _KILLING.search(text):
