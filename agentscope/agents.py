@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -335,11 +335,16 @@ def live_processes() -> Iterator[ProcessExec]:
             continue
 
 
-def descendants_of(pid: int) -> list[ProcessExec]:
-    """Live descendants, parents before children."""
+def children_by_parent() -> dict[int, list[int]]:
+    """The children of every process of the host now, in one pass over /proc."""
     children: dict[int, list[int]] = {}
     for process in psutil.process_iter(["ppid"]):
         children.setdefault(process.info["ppid"], []).append(process.pid)
+    return children
+
+
+def descendants_of(pid: int, children: Mapping[int, list[int]]) -> list[ProcessExec]:
+    """Live descendants, parents before children."""
     found, queue = [], list(children.get(pid, ()))
     while queue:
         child = queue.pop(0)

@@ -7,11 +7,21 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from agentscope import __version__
-from agentscope.agents import Target, agent_of, ancestors_of, descendants_of, live_processes, matches, read_process, roots
+from agentscope.agents import (
+    Target,
+    agent_of,
+    ancestors_of,
+    children_by_parent,
+    descendants_of,
+    live_processes,
+    matches,
+    read_process,
+    roots,
+)
 from agentscope.evidence import MemorySample
 from agentscope.model import AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
 from agentscope.pipeline import Pipeline, now_ns
@@ -55,9 +65,12 @@ class Live:
         found = self.find()
         for seen, _ in found:
             self.engine.watch(seen.pid)
-            for child in descendants_of(seen.pid):
-                self.engine.watch(child.pid)
             self.capture_words_of(seen)
+        # only now: what they start from here on is watched by birth
+        children = children_by_parent() if found else {}
+        for seen, _ in found:
+            for child in descendants_of(seen.pid, children):
+                self.engine.watch(child.pid)
         self.pipeline.sink(
             Ready(
                 at_ns=now_ns(),
@@ -71,7 +84,7 @@ class Live:
             )
         )
         for seen, because in found:
-            self.adopt(seen, because)
+            self.adopt(seen, because, children)
         loop = asyncio.get_running_loop()
         loop.add_reader(self.engine.fileno(), self.drain)
         if self.kernel_log is not None:
@@ -163,14 +176,14 @@ class Live:
         if because is None or event.pid in self.own:
             self.engine.unwatch(event.pid)
         else:
-            self.adopt(event, because, new=True)
+            self.adopt(event, because)
 
-    def adopt(self, seen: ProcessExec, because: str, *, new: bool = False) -> None:
-        """A new agent, with the processes it already has; those are told as exec events at the time we looked."""
+    def adopt(self, seen: ProcessExec, because: str, children: Mapping[int, list[int]] | None = None) -> None:
+        """A new agent, or (with `children`) one that was there before us: its processes are told as exec events at the time we looked."""
         label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
-        self.pipeline.tell(AgentSeen(at_ns=seen.at_ns if new else now_ns(), agent=agent, because=because))
-        for process in (seen, *(() if new else descendants_of(seen.pid))):
+        self.pipeline.tell(AgentSeen(at_ns=seen.at_ns if children is None else now_ns(), agent=agent, because=because))
+        for process in (seen, *(descendants_of(seen.pid, children) if children is not None else ())):
             self.pipeline.tell(process)
             self.attend(process)
 
