@@ -1,7 +1,7 @@
 """The shared first step of every reader: bounded, plain lines out of whatever was pasted, followed or captured.
 
-A passage is hostile text. At most its last 256 KiB, its last 8192 lines and 4 KiB of a line are read, control sequences are dropped, and the
-prefixes that loggers, supervisors and terminals put before a line are taken off and kept beside it: /dev/kmsg
+A passage is hostile text. At most its last 256 KiB, its last 8192 lines and 4 KiB of a line are read, control sequences are
+dropped, and the prefixes that loggers, supervisors and terminals put before a line are taken off and kept beside it: /dev/kmsg
 (Documentation/ABI/testing/dev-kmsg), printk times and caller ids, `dmesg -T` in any language, syslog (RFC 3164), RFC 3339,
 docker compose, CRI and json-file logs, Ray and vLLM worker tags, loguru, glog, Python's logging and gunicorn.
 Every pattern here is anchored and bounded, so the cost is linear in the text.

@@ -102,18 +102,16 @@ def _fatal_error(passage: Passage, index: int, match: re.Match[str]) -> Mark:
 
 
 def _addon(passage: Passage) -> Iterator[Mark]:
-    if not passage.has("NODE_MODULE_VERSION"):
+    numbers = _ABI_NUMBERS.search(passage.text) if passage.has("NODE_MODULE_VERSION") else None
+    if numbers is None:
         return
-    numbers = _ABI_NUMBERS.search(passage.text)
     module = _ABI.search(passage.text)
     index = next(index for index, _ in passage.numbered("The module '", "NODE_MODULE_VERSION"))
-    facts: dict[str, object] = {}
-    if numbers:
-        facts.update(built=int(numbers.group(1)), required=int(numbers.group(2)))
+    facts: dict[str, object] = {"built": int(numbers.group(1)), "required": int(numbers.group(2))}
     if module:
         facts["module"] = module["module"]
     says = "a native addon was built for another version of Node.js"
-    culprit = f"{facts.get('module', 'a native addon')} built for ABI {facts.get('built', '?')}, Node wants {facts.get('required', '?')}"
+    culprit = f"{facts.get('module', 'a native addon')} built for ABI {facts['built']}, Node wants {facts['required']}"
     yield _mark(passage, index, index, "drift/abi", says=says, culprit=culprit, facts=facts)
 
 

@@ -72,7 +72,7 @@ _EXEC = re.compile(
 _OF_PID = re.compile(r"\b(?:PID|pid)[ :=]{1,2}(?P<pid>\d{1,10})\b|#<Process::Status: pid (?P<status>\d{1,10})")
 _STATUS = re.compile(
     r"(?:exited with (?:status|code)|[Ee]xit(?:ed with)? (?:code|status)|with exit code|non-zero (?:exit )?status|returned exit code|failed with exit code"
-    r"|[Ee]xited with status code|^\s{0,8}exit)[:=]{0,2} ?(?P<status>\d{1,3})(?=$|[.,;)\]'\"!]| \()"
+    r"|[Ee]xited with status code|^\s{0,8}exit(?=[:=]))[:=]{0,2} ?(?P<status>\d{1,3})(?=$|[.,;)\]'\"!]| \()"
 )
 _GRACEFUL = re.compile(
     r"[Rr]eceived SIG(?:TERM|INT)|User requested shutdown|ready to exit, bye|sending SIGTERM to|Gracefully|graceful(?:ly)? shut|Shutting down gracefully"
