@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentscope.sources import wire
+from agentscope.sources.decode import frames_of, mappings_of, state_letter
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "bpf" / "event.h"
@@ -59,9 +60,9 @@ def test_numbers_are_those_of_c(compiled: dict[str, int]) -> None:
             assert getattr(wire, name.removeprefix("RECORD_")) == value
         elif name.startswith(("SPAN_", "SENDER_")) or name in {"WORDS_BYTES", "ABSENT"}:
             assert getattr(wire, name) == value
-    assert compiled["STREAM_TERMINAL"] == wire._STREAMS.index("pty")
-    assert compiled["STREAM_OTHER"] == wire._STREAMS.index("other")
-    assert compiled["DISPOSITION_CAUGHT"] == wire._DISPOSITIONS.index("caught")
+    assert compiled["STREAM_TERMINAL"] == wire.STREAMS.index("pty")
+    assert compiled["STREAM_OTHER"] == wire.STREAMS.index("other")
+    assert compiled["DISPOSITION_CAUGHT"] == wire.DISPOSITIONS.index("caught")
 
 
 def test_path_is_read_from_the_leaf() -> None:
@@ -84,8 +85,8 @@ def test_truncated_records_do_not_raise() -> None:
     """A record that promises more than it holds gives what is there."""
     record = wire.MAPPINGS_RECORD.packed.pack(wire.MAPPINGS, 1, 2, 50, 0)
     one = wire.MAPPING.packed.pack(0x1000, 0x2000, 0, 7, 0, 60000, 7) + b"libc.so\0"
-    assert [mapping.start for mapping in wire.mappings_of(record + one)] == [0x1000]
-    assert wire.frames_of(wire.FRAMES_RECORD.packed.pack(wire.FRAMES, 1, 2, 3, 9)) == ()
+    assert [mapping.start for mapping in mappings_of(record + one)] == [0x1000]
+    assert frames_of(wire.FRAMES_RECORD.packed.pack(wire.FRAMES, 1, 2, 3, 9)) == ()
 
 
 @pytest.mark.parametrize(
@@ -93,7 +94,7 @@ def test_truncated_records_do_not_raise() -> None:
 )
 def test_states_are_those_of_proc(state: int, letter: str) -> None:
     """The letters are those of /proc/PID/stat."""
-    assert wire.state_letter(state) == letter
+    assert state_letter(state) == letter
 
 
 @pytest.mark.parametrize(("written", "kept"), [(0, None), (3, b"xyz"), (4096, None)])

@@ -18,6 +18,7 @@ from pathlib import Path
 from agentscope.errors import EngineUnavailable
 from agentscope.model import AnyEvent, EngineName, Lost, ProcessSample
 from agentscope.sources import wire
+from agentscope.sources.decode import Decoder, clock_bound_ns, samples_of
 from agentscope.sources.libbpf import BpfError, Library, ProbeObject, Ring, SharedPage, tracepoint_id
 from agentscope.sources.python_runtime import PythonFinder
 
@@ -79,7 +80,7 @@ class CoreEngine:
         except BaseException:
             self._object.close()
             raise
-        self._decode = wire.Decoder().decode
+        self._decode = Decoder().decode
         self._finder = PythonFinder()
         self._clock_bounds: deque[int] = deque(maxlen=64)
         self._lost_before = bytes(16)
@@ -143,10 +144,10 @@ class CoreEngine:
         if not self._clock_bounds:
             time.sleep(1e-5)  # so that we have just got our CPU, which makes the bound of the clocks' offset tight
         rows = self._object.read_iterator(_PULSE)
-        bound = wire.clock_bound_ns(rows)
+        bound = clock_bound_ns(rows)
         if bound is not None:
             self._clock_bounds.append(bound)
-        return wire.samples_of(rows, min(self._clock_bounds, default=0))
+        return samples_of(rows, min(self._clock_bounds, default=0))
 
     def capture_words(self, enabled: bool) -> None:
         """Attach or detach the probes on write and writev; nothing happens where they cannot be had."""

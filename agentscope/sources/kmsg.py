@@ -10,6 +10,7 @@ from agentscope.model import AnyEvent, KernelLine, Lost
 
 PATH = "/dev/kmsg"
 _DEVICE = os.makedev(1, 11)  # Documentation/admin-guide/devices.txt
+_MOST_AT_ONCE = 2000  # somebody may write to the log faster than we read it
 _LONGEST = 8192  # PRINTK_MESSAGE_MAX is 2048, before escaping
 
 
@@ -33,7 +34,7 @@ class KernelLog:
         if self._descriptor is None:
             return events
         offset_ns = boottime_offset_ns()
-        for line in read_records(self._descriptor, offset_ns):
+        for line in read_records(self._descriptor, offset_ns, most=_MOST_AT_ONCE):
             if self._expected is not None and line.seq > self._expected:
                 missed = line.seq - self._expected
                 events.append(Lost(at_ns=line.at_ns, source="kmsg", count=missed, says="overwritten before they were read"))
@@ -72,10 +73,10 @@ def open_log() -> int:
     return descriptor
 
 
-def read_records(descriptor: int, offset_ns: int) -> Sequence[KernelLine]:
-    """What can be read now without waiting."""
+def read_records(descriptor: int, offset_ns: int, most: int | None = None) -> Sequence[KernelLine]:
+    """What can be read now without waiting, at most so many."""
     lines: list[KernelLine] = []
-    while True:
+    while most is None or len(lines) < most:
         try:
             record = os.read(descriptor, _LONGEST)
         except BlockingIOError:
@@ -91,6 +92,7 @@ def read_records(descriptor: int, offset_ns: int) -> Sequence[KernelLine]:
         line = parse_record(record, offset_ns)
         if line is not None:
             lines.append(line)
+    return lines
 
 
 def parse_record(record: bytes, offset_ns: int) -> KernelLine | None:

@@ -260,7 +260,7 @@ def test_exit_tells_times_memory_and_last_call(engine: CoreEngine) -> None:
     assert abs(end.max_rss_bytes / 1024 - usage.ru_maxrss) < 2048
     sleeper = subprocess.Popen(["/bin/sleep", "30"])
     engine.watch(sleeper.pid)
-    time.sleep(0.1)
+    wait_for_call(sleeper.pid, "230 ")
     sleeper.kill()
     sleeper.wait()
     end = only(collect(engine, ended(sleeper.pid)), ProcessExit, sleeper.pid)[0]
