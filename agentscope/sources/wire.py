@@ -7,6 +7,8 @@ import os
 import struct
 from collections.abc import Iterable
 
+from agentscope.model import StreamKind
+
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ABSENT = -1
 WORDS_BYTES = 4096
@@ -15,7 +17,7 @@ EXEC, FORK, EXIT, SIGNAL, FAULT, OOM, MAPPINGS, FRAMES = range(1, 9)
 SPAN_COMPLETE, SPAN_DELETED, SPAN_PRESENT = 1, 2, 4
 SENDER_EXITING, SENDER_PIDNS_INIT, SENDER_HAS_TTY = 1, 2, 4
 
-STREAMS = (None, "closed", "file", "pty", "pipe", "socket", "null", "other")
+STREAMS: tuple[StreamKind | None, ...] = (None, "closed", "file", "pty", "pipe", "socket", "null", "other")
 DISPOSITIONS = ("default", "ignore", "caught")
 
 
