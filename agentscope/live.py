@@ -5,6 +5,7 @@ Nothing here judges. Everything runs in one asyncio loop; no call waits.
 
 import asyncio
 import contextlib
+import heapq
 import os
 from collections import deque
 from collections.abc import Iterable, Mapping
@@ -29,7 +30,7 @@ from agentscope.sources import Engine, Source
 
 PULSE_S = 1.0
 HELD_CHECK_S = 0.05
-READS_A_SECOND = 8  # immediate reads of /proc for new agent processes: a storm of starts must not stop the drain
+READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents may stop the drain or cost a core
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
@@ -227,10 +228,9 @@ class Live:
         self.reads_left = READS_A_SECOND
         by_pid = {sample.pid: sample for sample in samples}
         cache = self.pipeline.cache
+        self.read_again(now)
         for tree in list(self.pipeline.incidents.trees):
             living = [by_pid[pid] for pid in tree.live if pid in by_pid]
-            for member in list(tree.live.values()):
-                cache.refresh(member.process, now)
             seen = cache.seen.get(tree.root.process.pid) if tree.root else None
             limited = [cgroup for cgroup in (seen.cgroups if seen else ()) if cgroup.limit_bytes is not None]
             binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
@@ -252,6 +252,18 @@ class Live:
                 )
             )
         self.rest_words()
+
+    def read_again(self, now: int) -> None:
+        """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
+        cache, again = self.pipeline.cache, []
+        for member in list(self.members.values()):
+            kept = cache.seen.get(member.process.pid)
+            if kept is None:
+                cache.refresh(member.process, now)
+            else:
+                again.append((kept.at_ns, member.process.pid))
+        for _, pid in heapq.nsmallest(READS_A_SECOND, again):
+            cache.refresh(self.members[pid].process, now)
 
     def rest_words(self) -> None:
         """Detach the write probe once nobody has needed it for a while: it slows every system call of the host a little."""
