@@ -25,11 +25,14 @@ def collect(scene: Scene) -> KernelLog | Missing | None:
         return Missing(kind="kernel-log", because="/dev/kmsg could not be read (it needs root, and is empty in a container)")
     texts = [line.text for line in scene.kernel_lines]
     pid = scene.process.pid
-    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None)
     threads = {fault.tid for fault in scene.faults} | {pid}
-    fault = next((line for line in reversed(read_fault_lines(texts)) if line.pid in threads), None)
+    kills = (f"pid={pid},", f"rocess {pid} (")
+    traps = tuple(f"[{tid}]{after}" for tid in threads for after in (": ", " "))
+    # nearly always the log does not name it, and that must cost nothing: reading its reports takes milliseconds
+    said = [text for text in texts if any(mark in text for mark in (*kills, *traps))]
+    named = any(mark in text for text in said for mark in kills)
+    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None) if named else None
+    fault = next((line for line in reversed(read_fault_lines(said)) if line.pid in threads), None) if said else None
     if oom is None and fault is None:
         return None
-    marks = [f"pid={pid},", f"rocess {pid} (", *(f"[{tid}]: " for tid in threads), *(f"[{tid}] " for tid in threads)]
-    said = tuple(text for text in texts if any(mark in text for mark in marks))
-    return KernelLog(source="/dev/kmsg", oom=oom, fault=fault, lines=said[-6:])
+    return KernelLog(source="/dev/kmsg", oom=oom, fault=fault, lines=tuple(said[-6:]))
