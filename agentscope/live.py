@@ -54,6 +54,7 @@ class Live:
         self.words_idle = 0
         self.cpu: dict[int, tuple[int, int]] = {}
         self.tasks: list[asyncio.Task[None]] = []
+        self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
             pipeline.kernel_lines = None
         pipeline.words_missing = NOT_ATTACHED
@@ -90,7 +91,7 @@ class Live:
         loop.add_reader(self.engine.fileno(), self.drain)
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
-        self.tasks = [loop.create_task(self.beat()), loop.create_task(self.settle()), loop.create_task(asyncio.to_thread(warm))]
+        self.tasks = [loop.create_task(self.beat()), loop.create_task(asyncio.to_thread(warm))]
 
     def close(self) -> None:
         """Detach from the loop; what has come is folded first."""
@@ -100,6 +101,8 @@ class Live:
             loop.remove_reader(self.kernel_log.fileno())
         for task in self.tasks:
             task.cancel()
+        if self.settling is not None:
+            self.settling.cancel()
         self.backlog.extend(self.engine.drain())
         while self.backlog:
             self.fold(SLICE)
@@ -130,6 +133,7 @@ class Live:
     def fold_on(self) -> None:
         """Fold one slice and come back for the rest."""
         self.fold(SLICE)
+        self.settle_later()
         self.folding = bool(self.backlog)
         if self.folding:
             asyncio.get_running_loop().call_soon(self.fold_on)
@@ -215,12 +219,17 @@ class Live:
             await asyncio.sleep(PULSE_S)
             self.pulse(self.engine.sample())
 
-    async def settle(self) -> None:
+    def settle(self) -> None:
         """Decide ends that were held for a wrapper which went on."""
-        while True:
-            await asyncio.sleep(HELD_CHECK_S)
-            for ended in self.pipeline.incidents.overdue(now_ns()):
-                self.pipeline.end(ended)
+        self.settling = None
+        for ended in self.pipeline.incidents.overdue(now_ns()):
+            self.pipeline.end(ended)
+        self.settle_later()
+
+    def settle_later(self) -> None:
+        """Look again soon, but only while an end is held: an idle watcher must not wake twenty times a second."""
+        if self.pipeline.incidents.held and self.settling is None:
+            self.settling = asyncio.get_running_loop().call_later(HELD_CHECK_S, self.settle)
 
     def pulse(self, samples: Iterable[ProcessSample]) -> None:
         """What every agent uses: kept for the history, told as one event an agent."""
