@@ -8,7 +8,7 @@ from tests.bench.measure import Row, Watch, paired
 from tests.bench.observers import agentscope, bpftrace
 from tests.bench.stage import Stage
 
-PAIRS = 11
+PAIRS = 15
 BUDGET = 1.05
 
 
@@ -27,7 +27,7 @@ def rows(stage: Stage) -> Iterator[Row]:
     """The cheapest system call, and the start of a program, with each way of watching somebody else."""
     works = {
         "getppid loop": (stage.work(stage.program("getppid"), "1000000", reports=True), "ns a call"),
-        "spawn of /bin/true": (stage.work(stage.program("spawn"), "400", reports=True), "us each"),
+        "spawn of /bin/true": (stage.work(stage.program("spawn"), "600", reports=True), "us each"),
     }
     with (
         sleeper(subprocess.DEVNULL) as quiet,
