@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agentscope import __version__
@@ -20,6 +20,7 @@ from agentscope.agents import (
     descendants_of,
     live_processes,
     matches,
+    process_of,
     read_process,
     roots,
 )
@@ -70,9 +71,14 @@ class Live:
             self.capture_words_of(seen)
         # only now: what they start from here on is watched by birth
         children = children_by_parent() if found else {}
-        for seen, _ in found:
-            for child in descendants_of(seen.pid, children):
-                self.engine.watch(child.pid)
+        families = [(because, (seen, *descendants_of(seen.pid, children))) for seen, because in found]
+        for _, family in families:
+            for process in family:
+                self.engine.watch(process.pid)
+            self.know_python(family)
+            if self.reads_left > 0:
+                self.reads_left -= 1
+                self.pipeline.cache.refresh(process_of(family[0]), now_ns())
         self.pipeline.sink(
             Ready(
                 at_ns=now_ns(),
@@ -85,8 +91,8 @@ class Live:
                 degraded=(*self.engine.degraded, *degraded),
             )
         )
-        for seen, because in found:
-            self.adopt(seen, because, children)
+        for because, family in families:
+            self.adopt(family, because, at_ns=now_ns())
         loop = asyncio.get_running_loop()
         loop.add_reader(self.engine.fileno(), self.drain)
         if self.kernel_log is not None:
@@ -114,11 +120,12 @@ class Live:
     def drain(self) -> None:
         """Empty the sources at once, so that the ring never fills; fold in slices, so that the loop never stalls."""
         if self.kernel_log is not None:
-            # the kernel logs a death before the process exits, so its lines are read first
+            # the kernel logs a death before the process exits, so its lines are read first, and kept at once
             for line in self.kernel_log.drain():
-                self.backlog.appendleft(line) if isinstance(line, KernelLine) and not self.backlog else self.backlog.append(
-                    line
-                )
+                if isinstance(line, KernelLine):
+                    self.pipeline.remember(line)
+                else:
+                    self.backlog.append(line)
         self.backlog.extend(self.engine.drain())
         if len(self.backlog) > BACKLOG_LIMIT:
             dropped = len(self.backlog) - BACKLOG_LIMIT
@@ -142,9 +149,7 @@ class Live:
         """Fold up to `count` events; what is about no agent of ours ends here."""
         for _ in range(min(count, len(self.backlog))):
             event = self.backlog.popleft()
-            if isinstance(event, KernelLine):
-                self.pipeline.remember(event)
-            elif isinstance(event, ProcessExec):
+            if isinstance(event, ProcessExec):
                 self.execed(event)
             elif isinstance(event, ProcessFork):
                 if event.ppid in self.members:
@@ -174,6 +179,7 @@ class Live:
     def execed(self, event: ProcessExec) -> None:
         """A program started: one of an agent's, a new agent, or nobody's."""
         if event.pid in self.members or event.ppid in self.members:
+            self.know_python((event,))
             self.pipeline.tell(event)
             self.attend(event)
             return
@@ -181,16 +187,22 @@ class Live:
         if because is None or event.pid in self.own:
             self.engine.unwatch(event.pid)
         else:
-            self.adopt(event, because)
+            self.know_python((event,))
+            self.adopt((event,), because, at_ns=event.at_ns)
 
-    def adopt(self, seen: ProcessExec, because: str, children: Mapping[int, list[int]] | None = None) -> None:
-        """A new agent, or (with `children`) one that was there before us: its processes are told as exec events at the time we looked."""
+    def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int) -> None:
+        """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
+        seen = family[0]
         label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
-        self.pipeline.tell(AgentSeen(at_ns=seen.at_ns if children is None else now_ns(), agent=agent, because=because))
-        for process in (seen, *(descendants_of(seen.pid, children) if children is not None else ())):
+        self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
+        for process in family:
             self.pipeline.tell(process)
             self.attend(process)
+
+    def know_python(self, family: Iterable[ProcessExec]) -> None:
+        """Teach the fault probe where the Python processes among these keep their frames."""
+        self.engine.know_python([process.pid for process in family if "python" in (process.exe or process.comm)])
 
     def attend(self, seen: ProcessExec) -> None:
         """Keep what dies with a process: its limits, its stderr, where its interpreter has its frames."""
@@ -198,8 +210,6 @@ class Live:
         if member is None:
             return
         self.capture_words_of(seen)
-        if "python" in (seen.exe or seen.comm):
-            self.engine.know_python((seen.pid,))
         if member.on_agent_line and self.reads_left > 0:
             self.reads_left -= 1
             self.pipeline.cache.refresh(member.process, now_ns(), execed=True)

@@ -82,6 +82,8 @@ class Pipeline:
         signaller = actor if isinstance(actor, SignalActor) else None
         on_purpose = stopped_on_purpose(ended, signaller)
         incident = self.told.get(ended.mirrors) if ended.mirrors is not None else None
+        if incident is not None:
+            self.told[ended.process.pid] = incident  # for the wrapper above this wrapper
         if on_purpose is None:
             collected = collect_all(scene)
             diagnosis = classify(collected)
@@ -127,7 +129,8 @@ class Pipeline:
         found = self.cache.words(end)
         if found is None and self.engine is not None:
             tail = self.engine.take_words(end.pid)
-            found = Words(text=tail, source="the write probe's tail of descriptors 1 and 2") if tail else None
+            if tail is not None:
+                found = Words(text=tail[0], source="the write probe's tail of descriptors 1 and 2", written_ns=tail[1])
         return found, "" if found else self.words_missing
 
     def remember(self, line: KernelLine) -> None:

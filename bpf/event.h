@@ -259,7 +259,7 @@ struct control {
 /* value of map `tails`, keyed by tgid: a ring of WORDS_BYTES and room for one write to run over its end */
 struct tail {
 	__u64 position;
-	__u64 reserved;
+	__u64 written_ns; /* CLOCK_BOOTTIME of the last write */
 	__u8 bytes[2 * WORDS_BYTES];
 };
 

@@ -53,6 +53,7 @@ static __always_inline void keep(struct tail *tail, __u64 from, __u64 length)
 	if (at + length > WORDS_BYTES)
 		bpf_probe_read_kernel(tail->bytes, (at + length - WORDS_BYTES) & (WORDS_BYTES - 1), tail->bytes + WORDS_BYTES);
 	tail->position += length;
+	tail->written_ns = bpf_ktime_get_boot_ns();
 }
 
 static __always_inline struct tail *wanted_tail(struct syscall_entry *call)

@@ -60,8 +60,11 @@ class Engine(Source, Protocol):
         """
         ...
 
-    def take_words(self, pid: int) -> bytes | None:
-        """The last 4096 bytes that `pid` wrote to descriptors 1 and 2, and forget them; None if none were captured."""
+    def take_words(self, pid: int) -> tuple[bytes, int] | None:
+        """The last 4096 bytes that `pid` wrote to descriptors 1 and 2 and when it last did (CLOCK_BOOTTIME), and forget them.
+
+        None if none were captured.
+        """
         ...
 
     def know_python(self, pids: Iterable[int]) -> None:

@@ -158,8 +158,8 @@ class CoreEngine:
             if not self._object.attached(name):
                 self._object.attach_tracepoint(name, number)
 
-    def take_words(self, pid: int) -> bytes | None:
-        """The last bytes that `pid` wrote to descriptors 1 and 2, and forget them."""
+    def take_words(self, pid: int) -> tuple[bytes, int] | None:
+        """The last bytes that `pid` wrote to descriptors 1 and 2, with the time of the last write, and forget them."""
         key = struct.pack("<I", pid)
         value = self._tails.get(key)
         if value is None:

@@ -84,7 +84,7 @@ PULSE_ROW = Layout(
 )
 WATCH = Layout("watch", "last_fault_ns:Q faults:I flags:I")
 CONTROL = Layout("control", "lost_records:Q lost_watches:Q discover:I reserved:I")
-TAIL = Layout("tail", "position:Q reserved:Q bytes:8192s")
+TAIL = Layout("tail", "position:Q written_ns:Q bytes:8192s")
 PYTHON_LAYOUT = Layout(
     "python_layout",
     "interpreters_head:I interpreter_next:I threads_head:I thread_next:I native_thread_id:I frame_holder:I current_frame:I "
@@ -126,13 +126,13 @@ def device_of(kernel_device: int) -> int:
     return os.makedev(kernel_device >> 20, kernel_device & 0xFFFFF)
 
 
-def tail_text(value: bytes) -> bytes | None:
-    """The bytes of a `struct tail`, oldest first; None if nothing was written."""
-    position = TAIL.unpack_from(value)[0]
+def tail_text(value: bytes) -> tuple[bytes, int] | None:
+    """The bytes of a `struct tail`, oldest first, and when the last was written (CLOCK_BOOTTIME); None if nothing was."""
+    position, written_ns = TAIL.unpack_from(value)[:2]
     ring = value[TAIL.size - 2 * WORDS_BYTES :][:WORDS_BYTES]
     if not position:
         return None
     if position <= WORDS_BYTES:
-        return ring[:position]
+        return ring[:position], written_ns
     at = position % WORDS_BYTES
-    return ring[at:] + ring[:at]
+    return ring[at:] + ring[:at], written_ns

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.bench import rows as every_row
 from tests.bench.measure import Row
-from tests.bench.observers import AGENTSCOPE, absent
+from tests.bench.observers import AGENTSCOPE, NotReady, absent
 from tests.bench.stage import Stage
 
 TRACEFS = Path("/sys/kernel/tracing")
@@ -56,8 +56,11 @@ def main() -> int:
         for subject in chosen.subjects or subjects:
             module = importlib.import_module(f"{every_row.__name__}.{subject}")
             print(f"\n{(module.__doc__ or '').strip()}  [{subject}]", flush=True)
-            for row in module.rows(stage):
-                print(shown(row), flush=True)
+            try:
+                for row in module.rows(stage):
+                    print(shown(row), flush=True)
+            except NotReady as error:
+                print(f"  the rest is not measured: {error}")
     finally:
         stage.close()
     return 0

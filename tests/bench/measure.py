@@ -34,6 +34,10 @@ class Ratio:
         """The median of the ratios of the pairs."""
         return statistics.median(self.each)
 
+    def within(self, budget: float) -> bool:
+        """Whether the median, as it is printed, is in the budget."""
+        return round(self.median, 2) <= budget
+
     def __str__(self) -> str:
         """Median, lowest and highest."""
         return f"{self.median:.2f}x ({min(self.each):.2f}-{max(self.each):.2f})"

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -23,13 +24,18 @@ def now_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
+class NotReady(Exception):
+    """An observer did not start, and what it said."""
+
+
 class Observer:
     """A running observer, ready; `lines` are (when the line had arrived, line)."""
 
     def __init__(self, argv: Sequence[str], ready: bytes, *, stream: str = "stdout", silent: bool = False) -> None:
         self.began_ns = now_ns()
         other = {"stdout": "stderr", "stderr": "stdout"}[stream]
-        sinks = {stream: subprocess.PIPE, other: subprocess.DEVNULL}
+        self.other = tempfile.TemporaryFile()
+        sinks = {stream: subprocess.PIPE, other: self.other}
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **sinks)  # type: ignore[call-overload] # two of three sinks
         self.silent = False
         self.lines: list[tuple[int, bytes]] = []
@@ -40,7 +46,10 @@ class Observer:
         if found is None:
             self.process.kill()
             self.process.wait()
-            raise RuntimeError(f"{argv[0]} did not get ready: {self.lines[-3:]}")
+            self.other.seek(0)
+            raise NotReady(
+                f"{Path(argv[0]).name} did not get ready: {self.other.read()[-300:].decode(errors='replace').strip() or 'it said nothing'}"
+            )
         self.ready_ns = found[0]
         self.silent = silent
 
@@ -83,6 +92,7 @@ class Observer:
             self.process.kill()
             self.process.wait()
         self.reader.join(5)
+        self.other.close()
 
 
 def agentscope(folder: Path, *target: str, silent: bool = False) -> Observer:

@@ -490,8 +490,10 @@ def test_words_are_kept(engine: CoreEngine, where: str) -> None:
     os.close(terminal)
     os.close(control)
     collect(engine, ended(gated.pid))
-    words = engine.take_words(gated.pid)
-    assert words is not None
+    taken = engine.take_words(gated.pid)
+    assert taken is not None
+    words, written_ns = taken
+    assert 0 <= time.clock_gettime_ns(time.CLOCK_BOOTTIME) - written_ns < 30_000_000_000
     assert len(words) == 4096
     assert words.endswith(b"aaaone two end\n")
     assert engine.take_words(gated.pid) is None

@@ -47,7 +47,7 @@ def rows(stage: Stage) -> Iterator[Row]:
             for way, watch in ways.items():
                 ratio = paired(work, watch, pairs=stage.times(PAIRS), unit=unit)
                 yield Row(
-                    f"{what}, {way}", str(ratio), f"{BUDGET}x", ratio.median <= BUDGET, beside, f"{ratio.bare:.0f} {unit} bare"
+                    f"{what}, {way}", str(ratio), f"{BUDGET}x", ratio.within(BUDGET), beside, f"{ratio.bare:.0f} {unit} bare"
                 )
                 beside = {}
         noise = paired(works["spawn of /bin/true"][0], lambda _: nullcontext(), pairs=stage.times(PAIRS), unit="")

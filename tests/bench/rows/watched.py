@@ -40,7 +40,7 @@ def rows(stage: Stage) -> Iterator[Row]:
                 f"{what}, stderr a {kind}",
                 str(ratio),
                 f"{BUDGET}x",
-                ratio.median <= BUDGET,
+                ratio.within(BUDGET),
                 beside,
                 f"{ratio.bare:.3g} {unit} bare",
             )
