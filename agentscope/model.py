@@ -451,7 +451,6 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     missing: tuple[MissingEvidence, ...] = ()
     findings: tuple[Finding, ...] = ()
 
-
     @property
     def slug(self) -> str:
         """The cause as `explain` takes it."""

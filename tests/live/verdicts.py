@@ -58,7 +58,10 @@ def verdict_faults(outcome: Outcome, scenario: Scenario) -> Iterator[str]:
     incidents = outcome.of_type(INCIDENT)
     wanted = 0 if scenario.expect.cause == "none" else 1
     if len(incidents) != wanted:
-        told = [f"{i['cause']}/{i['subtype']} (scope {i['scope']}, {i['process']['comm']}, {i['exit']}): {i['headline']}" for i in incidents]
+        told = [
+            f"{i['cause']}/{i['subtype']} (scope {i['scope']}, {i['process']['comm']}, {i['exit']}): {i['headline']}"
+            for i in incidents
+        ]
         yield f"{len(incidents)} incidents, expected {wanted} ({scenario.expect.cause}): {told}"
     for incident in incidents if wanted else []:
         yield from incident_faults(incident, scenario, outcome)
