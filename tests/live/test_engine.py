@@ -318,7 +318,7 @@ def test_dying_sender_is_marked(engine: CoreEngine, victim_program: Path) -> Non
     ("way", "number", "code", "address"),
     [("null", 11, 1, 0x18), ("thread", 11, 1, 0x18), ("fpe", 8, 1, None), ("seccomp", 31, 1, None)],
 )
-def test_fault_is_taken(  # noqa: PLR0917
+def test_fault_is_taken(
     engine: CoreEngine, victim_program: Path, way: str, number: int, code: int, address: int | None
 ) -> None:
     """A fault has its reason, address, thread, registers, stack and the module of its instruction; the end has the mappings."""
