@@ -34,7 +34,7 @@ class Observer:
     def __init__(self, argv: Sequence[str], ready: bytes, *, stream: str = "stdout", silent: bool = False) -> None:
         self.began_ns = now_ns()
         other = {"stdout": "stderr", "stderr": "stdout"}[stream]
-        self.other = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the observer
+        self.other = tempfile.TemporaryFile()
         sinks = {stream: subprocess.PIPE, other: self.other}
         self.process = subprocess.Popen(argv, stdin=subprocess.DEVNULL, **sinks)  # type: ignore[call-overload] # two of three sinks
         self.silent = False
