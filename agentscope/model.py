@@ -426,8 +426,8 @@ class TimelineEntry(Value, frozen=True):
 class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     """One unplanned end of one agent or tool, diagnosed: the public contract of DESIGN.md section 3.
 
-    `cause` is the class and `subtype` the name: together they are the slug `class/name` that `explain` takes and that the lists
-    here use. Where nothing explains the end, `cause` is "undetermined" and `subtype` empty.
+    `cause` is the slug `class/name` that `explain` takes, `subtype` its name again. Where nothing explains the end, `cause` is
+    "undetermined" and `subtype` empty.
     """
 
     incident: str
@@ -450,11 +450,6 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     detected_in_ms: float
     missing: tuple[MissingEvidence, ...] = ()
     findings: tuple[Finding, ...] = ()
-
-    @property
-    def slug(self) -> str:
-        """The cause as `explain` takes it."""
-        return f"{self.cause}/{self.subtype}" if self.subtype else self.cause
 
 
 class IncidentClosed(Event, frozen=True, tag="agentscope.incident.closed"):

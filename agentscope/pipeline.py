@@ -189,7 +189,7 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
     ]
     evidence.sort(key=lambda record: ("decisive", "supporting", "context").index(record.weight))
     return {
-        "cause": best.cause.split("/")[0] if best else "undetermined",
+        "cause": best.cause if best else "undetermined",
         "subtype": best.cause.split("/")[1] if best else "",
         "confidence": best.confidence if best else "undetermined",
         "headline": best.headline if best else unexplained,

@@ -74,14 +74,14 @@ def evidence(kind: str, source: str, says: str, weight: str, **fields: object) -
 
 def incident(of: Agent, name: str, slug: str, headline: str, culprit: str, **fields: object) -> IncidentOpened:
     """An incident of this agent, certain and without anything else unless said."""
-    cause, subtype = slug.split("/")
+    subtype = slug.split("/")[1]
     told: dict[str, object] = {
         "at_ns": DIED_NS, "process": process(of), "scope": "agent", "confidence": "certain", "actor": None, "evidence": (), "ruled_out": (),
         "not_checked": (), "advice": (), "timeline": (), "engine": "core", "detected_in_ms": 2.4,
         "exit": ExitRecord(code=None, signal="SIGKILL", core_dumped=False),
     }  # fmt: skip
     return IncidentOpened(
-        incident=name, agent=of, cause=cause, subtype=subtype, headline=headline, culprit=culprit, **(told | fields)
+        incident=name, agent=of, cause=slug, subtype=subtype, headline=headline, culprit=culprit, **(told | fields)
     )  # type: ignore[arg-type]
 
 

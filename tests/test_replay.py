@@ -32,7 +32,7 @@ def test_replay_gives_the_recorded_diagnosis(folder: Path) -> None:
     incidents, errors = replayed(folder / "events.ndjson")
     told = [
         {
-            "cause": f"{incident['cause']}/{incident['subtype']}",
+            "cause": incident["cause"],
             "culprit": incident["culprit"],
             "scope": incident["scope"],
             "exit": incident["exit"],

@@ -185,7 +185,7 @@ async def test_the_selection_stays_with_its_incident():
         await settle(pilot)
         await pilot.press("tab", "down")
         chosen = app.query_one("#incidents", Listing).current
-        assert chosen.incident.cause == "oom"
+        assert chosen.incident.cause == "oom/cgroup"
         arriving.put_nowait(samples.uncaught())
         await settle(pilot)
         assert len(app.board.incidents) == 3

@@ -173,7 +173,7 @@ class Board:
             self.deaths.setdefault(incident.agent.name, deque(maxlen=INCIDENTS_KEPT)).append(at_ns)
             # a hang has no exit, and what hangs is still there
             if incident.exit.code is not None or incident.exit.signal is not None:
-                self.end(row, f"died: {incident.slug}", at_ns)
+                self.end(row, f"died: {incident.cause}", at_ns)
 
     def gone(self, event: AgentGone) -> None:
         """The root process of an agent ended, as an incident or not."""
@@ -226,7 +226,7 @@ class Board:
                 wanted,
                 entry.incident.agent.name,
                 str(entry.incident.process.pid),
-                entry.incident.slug,
+                entry.incident.cause,
                 entry.incident.headline,
                 entry.incident.culprit,
             )

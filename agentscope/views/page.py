@@ -62,7 +62,7 @@ def identity_of(incident: IncidentOpened) -> str:
 
 def slug_of(incident: IncidentOpened) -> str:
     """The cause as `explain` takes it."""
-    return safe(incident.slug, 60)
+    return safe(incident.cause, 60)
 
 
 def ending_of(incident: IncidentOpened) -> str:
@@ -115,7 +115,7 @@ def others_of(incident: IncidentOpened) -> list[str]:
     return [
         f"{safe(finding.headline, 300)} ({safe(finding.cause, 60)}, {finding.confidence})"
         for finding in incident.findings
-        if finding.cause != incident.slug
+        if finding.cause != incident.cause
     ]
 
 

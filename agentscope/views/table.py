@@ -161,7 +161,7 @@ def losses_of(board: Board) -> str:
 def incident_words(happened: Happened) -> tuple[str, str]:
     """An incident in two sentences: what happened to whom; the cause and whom to blame."""
     incident = happened.incident
-    slug = safe(incident.slug, 40)
+    slug = safe(incident.cause, 40)
     headline = safe(incident.headline, 300) or f"{safe(incident.agent.name, 80)} ended and nothing says why"
     doubt = "" if incident.confidence == "certain" else f" ({incident.confidence})"
     blame = f": {safe(incident.culprit, 300)}" if incident.culprit else ""

@@ -77,7 +77,7 @@ def verdict(incident: dict[str, Any]) -> dict[str, Any]:
     """The part of an incident that a replay must reproduce."""
     actor = incident.get("actor")
     return {
-        "cause": f"{incident['cause']}/{incident['subtype']}",
+        "cause": incident["cause"],
         "culprit": incident["culprit"],
         "scope": incident["scope"],
         "exit": incident["exit"],

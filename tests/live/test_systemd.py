@@ -112,9 +112,7 @@ def test_unit(case: Case, systemd: Systemd, tmp_path: Path) -> None:
     events = [parsed(line) for line in watcher.said.lines]
     incidents = [event["data"] for event in events if event["type"] == INCIDENT]
     gone = next(event["data"] for event in events if event["type"] == "agentscope.agent.gone")
-    assert [f"{incident['cause']}/{incident['subtype']}" for incident in incidents] == (
-        [] if case.cause == "none" else [case.cause]
-    )
+    assert [incident["cause"] for incident in incidents] == ([] if case.cause == "none" else [case.cause])
     if case.cause == "none":
         assert "systemd" in f"{gone['by']} {gone['says']}"
     for incident in incidents:

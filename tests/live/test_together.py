@@ -49,7 +49,7 @@ def test_verdicts_are_not_mixed_up(tmp_path: Path) -> None:
             status = watcher.stop()
         assert status == 0
         incidents = [event["data"] for event in map(parsed, watcher.said.lines) if event["type"] == INCIDENT]
-        told = sorted((incident["agent"]["pid"], f"{incident['cause']}/{incident['subtype']}") for incident in incidents)
+        told = sorted((incident["agent"]["pid"], incident["cause"]) for incident in incidents)
         assert told == sorted(
             (each.watched, each.scenario.expect.cause) for each in running if each.scenario.expect.cause != "none"
         )

@@ -58,10 +58,7 @@ def verdict_faults(outcome: Outcome, scenario: Scenario) -> Iterator[str]:
     incidents = outcome.of_type(INCIDENT)
     wanted = 0 if scenario.expect.cause == "none" else 1
     if len(incidents) != wanted:
-        told = [
-            f"{i['cause']}/{i['subtype']} (scope {i['scope']}, {i['process']['comm']}, {i['exit']}): {i['headline']}"
-            for i in incidents
-        ]
+        told = [f"{i['cause']} (scope {i['scope']}, {i['process']['comm']}, {i['exit']}): {i['headline']}" for i in incidents]
         yield f"{len(incidents)} incidents, expected {wanted} ({scenario.expect.cause}): {told}"
     for incident in incidents if wanted else []:
         yield from incident_faults(incident, scenario, outcome)
@@ -71,7 +68,7 @@ def verdict_faults(outcome: Outcome, scenario: Scenario) -> Iterator[str]:
 def incident_faults(incident: dict[str, Any], scenario: Scenario, outcome: Outcome) -> Iterator[str]:
     """Whether one incident says what is declared."""
     expect, actor = scenario.expect, incident.get("actor") or {}
-    slug = f"{incident['cause']}/{incident['subtype']}"
+    slug = incident["cause"]
     if slug != expect.cause:
         findings = [f"{finding['cause']} {finding['confidence']}" for finding in incident.get("findings", [])]
         yield f"cause {slug!r}, expected {expect.cause!r}; headline {incident['headline']!r}; findings {findings}"
