@@ -83,9 +83,9 @@ def machine() -> str:
 
 def shown(row: Row) -> str:
     """One line of the table, and its notes."""
-    verdict = {None: "", True: "held", False: "MISSED"}[row.held]
+    verdict = {None: "unclear" if row.budget else "", True: "held", False: "MISSED"}[row.held]
     beside = "; ".join(f"{name} {figure}" for name, figure in row.beside.items())
-    first = f"  {row.what:<58} {row.ours:<28} {row.budget:<11} {verdict:<6}".rstrip()
+    first = f"  {row.what:<58} {row.ours:<28} {row.budget:<11} {verdict:<7}".rstrip()
     return "\n".join([first, *(f"      {text}" for text in (f"beside: {beside}" if beside else "", row.note) if text)])
 
 

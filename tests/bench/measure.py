@@ -11,7 +11,7 @@ Work = Callable[[Watch | None], float]
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table. `held` is None where there is no budget; `beside` are the figures of other tools on the same work."""
+    """One line of the table. `held` is None where there is no budget or the noise hides the answer; `beside` are the figures of other tools on the same work."""
 
     what: str
     ours: str
@@ -34,9 +34,11 @@ class Ratio:
         """The median of the ratios of the pairs."""
         return statistics.median(self.each)
 
-    def within(self, budget: float) -> bool:
-        """Whether the median, as it is printed, is in the budget."""
-        return round(self.median, 2) <= budget
+    def within(self, budget: float) -> bool | None:
+        """Whether the median, as it is printed, is in the budget; None where it is not but a quarter of the pairs are."""
+        if round(self.median, 2) <= budget:
+            return True
+        return None if statistics.quantiles(self.each, n=4)[0] <= budget else False
 
     def __str__(self) -> str:
         """Median, lowest and highest."""

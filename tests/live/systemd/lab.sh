@@ -37,7 +37,8 @@ IN
     done
     sleep 0.2
   done
-  echo "lab: agent.service not active after 30 s; see $RUN/log" >&2; exit 1 ;;
+  kill -KILL "$O" 2>/dev/null || true # its init dies with it
+  echo "lab: agent.service not active after 30 s; see $RUN/log" >  echo "lab: agent.service not active after 30 s; see $RUN/log" >&2; exit 1 ;;2; exit 1 ;;
 exec) P=$2; shift 2; exec nsenter -t "$P" -m -p -u -i -r -w -- "$@" ;;
 stop)
   kill -s RTMIN+4 "$2" 2>/dev/null || true
