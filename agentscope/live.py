@@ -31,6 +31,7 @@ from agentscope.sources import Engine, Source
 
 PULSE_S = 1.0
 HELD_CHECK_S = 0.05
+READS_AGAIN_A_SECOND = 4  # a hundred agents are read again within half a minute
 READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents may stop the drain or cost a core
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
@@ -281,7 +282,7 @@ class Live:
                 cache.refresh(member.process, now)
             else:
                 again.append((kept.at_ns, member.process.pid))
-        for _, pid in heapq.nsmallest(READS_A_SECOND, again):
+        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
             cache.refresh(self.members[pid].process, now)
 
     def rest_words(self) -> None:
