@@ -69,10 +69,12 @@ def mappings_of(scene: Scene) -> tuple[Mapping, ...]:
                     path=fields[5],
                 )
             )
-    if cached:
-        return tuple(cached)
     fault = fatal_fault(scene)
-    return (fault.module,) if fault is not None and fault.module is not None else ()
+    module = fault.module if fault is not None else None
+    # what was read before an exec, or before the library was loaded, does not have the place where it died
+    if module is None or any(known.inode == module.inode and known.start <= module.start < known.end for known in cached):
+        return tuple(cached)
+    return (module,)
 
 
 def name_of(symbol: str | None, offset: int | None, called_as: str | None) -> str | None:

@@ -27,6 +27,8 @@ class Case(NamedTuple):
     actor: str | None = None
 
 
+TOO_SLOW = 75  # EX_TEMPFAIL of lab.sh: no systemd within a minute, on a machine that has other work
+
 CASES = [
     Case("stop", "agent", "stop", "none"),
     Case("stop of a unit without a handler", "plain", "stop", "none"),
@@ -53,9 +55,10 @@ class Systemd:
             capture_output=True,
             text=True,
             check=False,
-            timeout=60,
+            timeout=120,
         )
-        if started.returncode != 0:
+        assert started.returncode in {0, TOO_SLOW}, started.stderr
+        if started.returncode == TOO_SLOW:
             pytest.skip(f"no systemd can be started here: {started.stderr.strip()}")
         self.pid = int(started.stdout.split()[-1])
 

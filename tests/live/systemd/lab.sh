@@ -30,7 +30,7 @@ IN
   setsid sh -c "for c in $CTRL; do echo \$\$ > /sys/fs/cgroup/\$c/zoo-systemd/cgroup.procs; done
     exec unshare --pid --fork --kill-child=SIGKILL --mount --cgroup --uts --ipc --propagation private sh -e $RUN/inside.sh" >"$RUN/log" 2>&1 </dev/null &
   O=$!
-  for _ in $(seq 1 150); do
+  for _ in $(seq 1 300); do
     for u in $(pgrep -f "unshare --pid --fork --kill-child=SIGKILL --mount --cgroup --uts --ipc --propagation private sh -e $RUN/inside.sh" || true); do
       P=$(pgrep -P "$u" -x systemd || true)
       if [ -n "$P" ] && nsenter -t "$P" -m -p -u -i -r -w -- systemctl is-active -q agent.service 2>/dev/null; then echo "$P"; exit 0; fi
@@ -38,7 +38,7 @@ IN
     sleep 0.2
   done
   kill -KILL "$O" 2>/dev/null || true # its init dies with it
-  echo "lab: agent.service not active after 30 s; see $RUN/log" >  echo "lab: agent.service not active after 30 s; see $RUN/log" >&2; exit 1 ;;2; exit 1 ;;
+  echo "lab: agent.service not active after 60 s; see $RUN/log" >&2; exit 75 ;;
 exec) P=$2; shift 2; exec nsenter -t "$P" -m -p -u -i -r -w -- "$@" ;;
 stop)
   kill -s RTMIN+4 "$2" 2>/dev/null || true
