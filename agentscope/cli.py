@@ -32,7 +32,8 @@ def run_command(arguments: list[str]) -> int:
         silence(sys.stdout)
         return ExitStatus.HEALTHY
     except OSError as error:
-        click.echo(f"agentscope: {error.strerror or error}: {error.filename or 'standard output'}", err=True)
+        hint = f". Try: sudo agentscope {' '.join(arguments)}" if isinstance(error, PermissionError) else ""
+        click.echo(f"agentscope: {error.strerror or error}: {error.filename or 'standard output'}{hint}", err=True)
         silence(sys.stdout)
         return ExitStatus.NOT_PERMITTED if isinstance(error, PermissionError) else ExitStatus.CANNOT_WRITE
     return int(status or 0)

@@ -262,17 +262,25 @@ def _require_this_machine() -> None:
         raise EngineUnavailable(
             what,
             f"this kernel does not describe its types: {KERNEL_BTF} is not there (CONFIG_DEBUG_INFO_BTF)",
-            "agentscope watch --engine netlink",
+            "agentscope doctor; without the probes, agentscope run and diagnose still work",
         )
 
 
 def _not_permitted() -> EngineUnavailable:
     if os.geteuid() == 0:
         why = "the kernel refuses BPF to this root user: a container without CAP_BPF and CAP_PERFMON, or kernel lockdown"
-        return EngineUnavailable("the kernel probes cannot be loaded", why, "agentscope watch --engine netlink")
+        return EngineUnavailable(
+            "the kernel probes cannot be loaded",
+            why,
+            "agentscope doctor; without the probes, agentscope run and diagnose still work",
+        )
     return EngineUnavailable("the kernel probes cannot be loaded", "it takes root", "sudo agentscope …")
 
 
 def _not_loadable(error: BpfError) -> EngineUnavailable:
     why = f"this kernel ({platform.release()}) refuses them: {errno.errorcode.get(error.errno or 0, error.errno)}"
-    return EngineUnavailable("the kernel probes cannot be loaded", why, "agentscope watch --engine netlink")
+    return EngineUnavailable(
+        "the kernel probes cannot be loaded",
+        why,
+        "agentscope doctor; without the probes, agentscope run and diagnose still work",
+    )

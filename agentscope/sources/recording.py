@@ -25,6 +25,4 @@ def read_recording(name: str) -> Iterator[tuple[int, Envelope | BadInput]]:
             f"cannot read {name}", error.strerror or str(error), "agentscope events > FILE makes a recording"
         ) from None
     with lines:
-        if path.is_dir():
-            raise BadInput(f"cannot read {name}", "it is a folder")
         yield from read_lines(lines)

@@ -107,7 +107,7 @@ def test_unit(case: Case, systemd: Systemd, tmp_path: Path) -> None:
             systemd.control(case.do, case.unit)
         elif case.do != "wait":
             subprocess.run(["bash", "-c", f"kill -{case.do} {pid}; exit 0"], check=True, timeout=5)
-        assert watcher.wait_for("agentscope.agent.gone", pid, 12), watcher.said.lines
+        assert watcher.wait_for("agentscope.agent.gone", pid, 30), "\n".join(watcher.said.lines)
         time.sleep(GRACE_S)
     finally:
         status = watcher.stop()
