@@ -44,12 +44,19 @@ def ask(cause: Cause, collected: Mapping[str, Collected]) -> Finding | RuledOut 
     )
 
 
+def applies(cause: Cause, collected: Mapping[str, Collected]) -> bool:
+    """Whether what the cause needs is of the kind that was asked for: a hang has no exit status, and an end no waiting threads."""
+    return all(slug in collected for slug, needed in cause.needs.values() if needed)
+
+
 def classify(collected: Mapping[str, Collected]) -> Diagnosis:
-    """Every cause's answer. Findings are ordered by confidence, then by how much evidence they rest on."""
+    """The answer of every cause that applies. Findings are ordered by confidence, then by how much evidence they rest on."""
     findings: list[Finding] = []
     ruled_out: list[RuledOut] = []
     not_checked: list[RuledOut] = []
     for cause in causes().values():
+        if not applies(cause, collected):
+            continue
         answer = ask(cause, collected)
         if isinstance(answer, Finding):
             findings.append(answer)

@@ -12,7 +12,7 @@ import msgspec
 
 from agentscope.classifier import classify
 from agentscope.errors import CannotWrite
-from agentscope.evidence import Collected, Evidence, Missing, Scene, Words, collect_all, from_records
+from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.incidents import Ended, Incidents, stopped_on_purpose, timeline_of, worth_telling
@@ -173,7 +173,8 @@ def replay(events: Iterable[AnyEvent], sink: Sink) -> None:
 
 def judged_again(recorded: IncidentOpened) -> IncidentOpened:
     """A recorded incident under today's causes: evidence as it was, verdict new."""
-    collected = from_records(recorded.evidence, recorded.missing)
+    lived = recorded.exit.code is None and recorded.exit.signal is None
+    collected = from_records(HangScene if lived else Scene, recorded.evidence, recorded.missing)
     return msgspec.structs.replace(recorded, **verdict_of(collected, classify(collected), recorded.headline))
 
 

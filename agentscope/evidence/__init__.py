@@ -2,17 +2,21 @@
 
 A file `evidence/<kind>.py` holds one `Evidence` class (tagged with the file's name, hyphens for underscores), the sentence
 `ABSENT` (what it means when there is nothing of the kind) and `collect`, which returns the evidence, `None` where there is
-nothing of the kind, or `Missing` where it could not be had. Being in the folder is being registered.
+nothing of the kind, or `Missing` where it could not be had. The type of its parameter says what it is evidence of: an end
+(`Scene`), a hang (`HangScene`), or either. Being in the folder is being registered.
 """
 
 import importlib
 import pkgutil
+import types
+import typing
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import msgspec
 
+from agentscope.examination import Examination
 from agentscope.model import (
     Agent,
     EngineName,
@@ -94,6 +98,25 @@ class Scene(Value, frozen=True):
     ancestors: tuple[int, ...] = ()
 
 
+class HangScene(Value, frozen=True):
+    """Everything that is known about an agent that lives and does nothing, or may: what was found by looking at it.
+
+    `process` is the agent's innermost process. `signals` are those that were seen sent to it, where it was watched.
+    """
+
+    agent: Agent
+    process: Process
+    scope: Scope
+    engine: EngineName
+    examination: Examination
+    signals: tuple[SignalSent, ...] = ()
+    last_seen: LastSeen | None = None
+    family: tuple[int, ...] = ()
+
+
+AnyScene = Scene | HangScene
+
+
 class Evidence(Value, frozen=True, tag_field="kind"):
     """One kind of fact about an incident. `source` says where it came from, as a person could look it up."""
 
@@ -126,12 +149,22 @@ Collected = Evidence | Missing | None
 
 @dataclass(frozen=True)
 class Kind:
-    """One file of this folder."""
+    """One file of this folder. `scenes` are the types of what it can be evidence of."""
 
     slug: str
     struct: type[Evidence]
     absent: str
-    collect: Callable[[Scene], Collected]
+    collect: Callable[..., Collected]
+    scenes: tuple[type, ...]
+
+
+def scenes_of(collect: Callable[..., Collected]) -> tuple[type, ...]:
+    """What a collector takes, read off the type of its one parameter."""
+    hints = [hint for name, hint in typing.get_type_hints(collect).items() if name != "return"]
+    taken = [part for hint in hints for part in (typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,))]
+    if len(hints) != 1 or not taken or not set(taken) <= {Scene, HangScene}:
+        raise TypeError(f"{collect.__module__}.collect must take one scene: Scene, HangScene, or either")
+    return tuple(taken)
 
 
 @cache
@@ -148,14 +181,19 @@ def kinds() -> Mapping[str, Kind]:
         ]
         if len(structs) != 1 or structs[0].__struct_config__.tag != slug:
             raise TypeError(f"evidence/{module_name}.py must hold exactly one Evidence class, tagged {slug!r}")
-        found[slug] = Kind(slug, structs[0], module.ABSENT, module.collect)
+        found[slug] = Kind(slug, structs[0], module.ABSENT, module.collect, scenes_of(module.collect))
     return found
 
 
-def collect_all(scene: Scene) -> dict[str, Collected]:
-    """Ask every kind. One that fails costs its own answer only: a hostile process must not silence the rest."""
+def kinds_of(scene: type[AnyScene]) -> dict[str, Kind]:
+    """The kinds that can be evidence of such a scene, by slug."""
+    return {slug: kind for slug, kind in kinds().items() if scene in kind.scenes}
+
+
+def collect_all(scene: AnyScene) -> dict[str, Collected]:
+    """Ask every kind that fits. One that fails costs its own answer only: a hostile process must not silence the rest."""
     collected: dict[str, Collected] = {}
-    for slug, kind in kinds().items():
+    for slug, kind in kinds_of(type(scene)).items():
         try:
             collected[slug] = kind.collect(scene)
         except Exception as error:  # noqa: BLE001 - the reason is kept as Missing and shown to the user
@@ -163,9 +201,11 @@ def collect_all(scene: Scene) -> dict[str, Collected]:
     return collected
 
 
-def from_records(records: tuple[EvidenceRecord, ...], missing: tuple[MissingEvidence, ...] = ()) -> dict[str, Collected]:
+def from_records(
+    scene: type[AnyScene], records: tuple[EvidenceRecord, ...], missing: tuple[MissingEvidence, ...] = ()
+) -> dict[str, Collected]:
     """Evidence as a recording carries it: what the record does not hold did not exist or could not be had then."""
-    collected: dict[str, Collected] = dict.fromkeys(kinds())
+    collected: dict[str, Collected] = dict.fromkeys(kinds_of(scene))
     collected |= {absent.kind: Missing(kind=absent.kind, because=absent.because) for absent in missing}
     for record in records:
         kind = kinds().get(record.kind)

@@ -1,6 +1,6 @@
 """The ceilings above this process: its cgroups' memory limits (v1 and v2), its rlimits, and what the host had free."""
 
-from agentscope.evidence import CgroupMemory, Evidence, Missing, Scene
+from agentscope.evidence import AnyScene, CgroupMemory, Evidence, Missing
 
 ABSENT = "no memory limit was read"
 
@@ -33,7 +33,7 @@ class MemoryLimits(Evidence, frozen=True, tag="memory-limits"):
         return "; ".join(parts)
 
 
-def collect(scene: Scene) -> MemoryLimits | Missing:
+def collect(scene: AnyScene) -> MemoryLimits | Missing:
     """From what was read while the process lived: after its end /proc has nothing."""
     seen = scene.last_seen
     if seen is None:

@@ -1,6 +1,6 @@
 """How many file descriptors were open against the limit."""
 
-from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.evidence import AnyScene, Evidence, Missing
 
 ABSENT = "descriptors were not counted"
 
@@ -16,7 +16,7 @@ class OpenFiles(Evidence, frozen=True, tag="open-files"):
         return f"{self.count} of {self.limit or 'unlimited'} file descriptors were open when last counted"
 
 
-def collect(scene: Scene) -> OpenFiles | Missing:
+def collect(scene: AnyScene) -> OpenFiles | Missing:
     """From what was counted while it lived."""
     seen = scene.last_seen
     if seen is None or seen.open_files is None:
