@@ -116,6 +116,9 @@ class Socket(Value, frozen=True):
     last_sent_ago_ms: int | None = None
     last_received_ago_ms: int | None = None
     peer_holder: Holder | None = None  # whoever holds the other end, if it is on this machine
+    queued_since_ns: int | None = (
+        None  # of a listening socket: when a look first found connections waiting, None if this is the first
+    )
 
 
 class Pipe(Value, frozen=True):
