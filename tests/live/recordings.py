@@ -7,8 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from cage import hierarchies
+from hangs import Hang
 from scenario import BUILD, FIXTURES, REPOSITORY, Scenario
+from show import Played
 from zoo import INCIDENT, Outcome
 
 
@@ -30,7 +33,7 @@ def own_cgroup() -> str:
     return "/" + str(memory.relative_to("/sys/fs/cgroup/memory" if v1 else "/sys/fs/cgroup")).lstrip("./")
 
 
-def swaps(scenario: Scenario, outcome: Outcome) -> list[tuple[str, str]]:
+def swaps(scenario: Scenario | Hang, outcome: Outcome) -> list[tuple[str, str]]:
     """What is found in strings and what is put in its place, longest paths first."""
     return [
         (str(scenario.build), "/zoo/build"),
@@ -63,7 +66,7 @@ def scrubbed(value: Any, found: list[tuple[str, str]], strangers: set[int]) -> A
     return value
 
 
-def record(scenario: Scenario, outcome: Outcome) -> None:
+def record(scenario: Scenario | Hang, outcome: Outcome) -> None:
     """Write events.ndjson and diagnosis.json beside the scenario."""
     found, strangers = swaps(scenario, outcome), set(outer())
     events = [scrubbed(event, found, strangers) for event in outcome.events]
@@ -71,6 +74,21 @@ def record(scenario: Scenario, outcome: Outcome) -> None:
     (scenario.record / "events.ndjson").write_text("".join(f"{json.dumps(event, ensure_ascii=False)}\n" for event in events))
     verdicts = [verdict(event["data"]) for event in events if event["type"] == INCIDENT]
     (scenario.record / "diagnosis.json").write_text(json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n")
+
+
+def record_wait(played: Played) -> None:
+    """Write the same two files for one scenario of the hang zoo: those lines of the shared stream that are about its agent."""
+    outcome = played.outcome
+    tree = {played.pid}
+    kept = []
+    for event in outcome.events:
+        data = event["data"]
+        if data.get("ppid") in tree or data.get("parent_pid") in tree:
+            tree.add(data["pid"])
+        whose = {data.get("pid"), data.get("agent_pid"), (data.get("agent") or {}).get("pid")}
+        if event["type"] == "agentscope.ready" or whose & tree:
+            kept.append(event)
+    record(played.hang, msgspec.structs.replace(outcome, events=tuple(kept), folder=Path(played.names["home"])))
 
 
 def verdict(incident: dict[str, Any]) -> dict[str, Any]:

@@ -4,10 +4,11 @@ import fcntl
 import signal
 import sys
 import time
+from pathlib import Path
 
 signal.alarm(100)
 call, path, how = sys.argv[1:]
-held = open(path, "w")
+held = Path(path).open("w")
 getattr(fcntl, call)(held, fcntl.LOCK_EX)
 print("ready", flush=True)
 while True:

@@ -83,7 +83,9 @@ def main() -> None:
         print("port", listener.getsockname()[1])
     print("ready", flush=True)
     while True:
-        threading.Thread(target=serve, args=(listener.accept()[0], arguments[0], float((*arguments, "0")[1])), daemon=True).start()
+        threading.Thread(
+            target=serve, args=(listener.accept()[0], arguments[0], float((*arguments, "0")[1])), daemon=True
+        ).start()
 
 
 main()
