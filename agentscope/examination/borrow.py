@@ -2,7 +2,8 @@
 
 The copy shares the open file, as dup(2) would: nothing is opened anew, so no reader or writer is added to a pipe and nobody who
 is blocked in open(2) of a FIFO is let go. Should the process close its own just then, the last close (end of file for the
-other end of a pipe, the FIN of a socket) happens when we let go, microseconds later. Nothing is ever read, written or set.
+other end of a pipe, the FIN of a socket) happens when we let go, microseconds later; were it a socket with SO_LINGER and bytes
+that nobody takes, our close(2) would wait in its place. Nothing is ever read, written or set.
 """
 
 import ctypes

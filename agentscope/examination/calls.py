@@ -17,7 +17,7 @@ from typing import NamedTuple, Self
 
 from agentscope.examination import Call
 from agentscope.examination.borrow import socket_timeout_s
-from agentscope.examination.futexes import futex_call, futex_wait_call, futex_waitv_call
+from agentscope.examination.futexes import CONTENDED, futex_call, futex_wait_call, futex_waitv_call, mutex_at
 from agentscope.examination.memory import Memory
 from agentscope.examination.proc import link_of, numbers_of_namespaces, plain, read_proc, read_stat, status_field, tids_of
 from agentscope.examination.timeouts import REALTIME, UNREAD, milliseconds, signed, timespec, timeval, until
@@ -65,6 +65,19 @@ def read_call(pid: int, tid: int, syscall: LastSyscall, *, since_ns: int | None 
     """
     with CallReader(pid) as reader:
         return reader.read(tid, syscall, since_ns=since_ns)
+
+
+def abandoned_by(pid: int, address: int) -> int | None:
+    """Who never gives back the mutex of glibc that a thread waits for at `address`: a tid that is no thread of the process.
+
+    It ended while it held the mutex, or the process was forked while another thread held it. None: no such mutex, or its owner
+    lives. The tid is as the process counts. A mutex that processes share, or that is made for dead owners, is never abandoned.
+    """
+    with CallReader(pid) as reader:
+        mutex = mutex_at(reader.memory, address, CONTENDED)
+        if mutex is None or mutex.shared or mutex.robust or reader.thread_of(mutex.owner) is not None:
+            return None
+        return mutex.owner
 
 
 class CallReader:

@@ -21,10 +21,10 @@ from agentscope.examination.timeouts import MONOTONIC, REALTIME, UNREAD, signed,
 _WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2 = 0, 6, 9, 11, 13
 _COMMAND_MASK, _CLOCK_REALTIME = 0x7F, 256
 _TID_MASK, _HAS_WAITERS = 0x3FFFFFFF, 0x80000000
-_CONTENDED = 2
+CONTENDED = 2  # what a waiter writes into the word of a lock of glibc, and waits at
 _MUTEX = struct.Struct("<IIiIi")
-_KIND_ROBUST = 16
-_KINDS = 0x3 | _KIND_ROBUST | 64 | 128 | 256 | 512  # type, robust, priority-protected, shared, elision on or off
+_KIND_ROBUST, _KIND_SHARED = 16, 128
+_KINDS = 0x3 | _KIND_ROBUST | _KIND_SHARED | 64 | 256 | 512  # type, robust, priority-protected, shared, elision on or off
 _MOST_USERS = 1 << 20
 
 OwnerOf = Callable[[int], int | None]
@@ -32,10 +32,14 @@ OwnerOf = Callable[[int], int | None]
 
 
 class Mutex(NamedTuple):
-    """A mutex of glibc that somebody waits for; `owner` is the tid that it names, as the process itself counts."""
+    """A mutex of glibc that somebody waits for; `owner` is the tid that it names, as the process itself counts.
+
+    A `shared` one may be owned by another process; the next to take a `robust` one is told if its owner has ended.
+    """
 
     owner: int
     robust: bool
+    shared: bool
 
 
 def futex_call(memory: Memory, args: tuple[int, ...], owner_of: OwnerOf, since_ns: int | None) -> Call:
@@ -81,6 +85,9 @@ def mutex_at(memory: Memory, address: int, expected: int) -> Mutex | None:
     lock, _, owner, users, kind = _MUTEX.unpack(raw)
     if kind & ~_KINDS or owner <= 0 or not 1 <= users <= _MOST_USERS:
         return None
-    if kind & _KIND_ROBUST:
-        return Mutex(owner, robust=True) if expected & _HAS_WAITERS and lock & _TID_MASK == owner else None
-    return Mutex(owner, robust=False) if expected == _CONTENDED and lock in {1, _CONTENDED} else None
+    robust = bool(kind & _KIND_ROBUST)
+    if robust:
+        waited_for = expected & _HAS_WAITERS and lock & _TID_MASK == owner
+    else:
+        waited_for = expected == CONTENDED and lock in {1, CONTENDED}
+    return Mutex(owner, robust, bool(kind & _KIND_SHARED)) if waited_for else None

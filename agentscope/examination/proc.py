@@ -10,6 +10,7 @@ from agentscope.examination import Holder
 
 TEXT_LIMIT_BYTES = 1 << 16
 PLAIN_LIMIT = 512
+_PIECE_BYTES = 4096
 _TICK_NS = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
 
 
@@ -31,10 +32,10 @@ def read_proc(path: str, limit_bytes: int = TEXT_LIMIT_BYTES, folder: int | None
     except (OSError, ValueError):
         return None
     try:
-        pieces = [os.read(opened, min(limit_bytes, TEXT_LIMIT_BYTES))]
+        pieces = [os.read(opened, min(limit_bytes, _PIECE_BYTES))]
         left = limit_bytes - len(pieces[0])
-        # One read gets a short file whole: seq_file gives all that fits. A longer one comes a page or more at a time.
-        while pieces[-1] and left > 0 and len(pieces[0]) >= 2048:
+        # One read gets a short file whole, which saves a second one of each; a longer file comes about a page at a time.
+        while pieces[-1] and left > 0 and len(pieces[0]) >= _PIECE_BYTES // 2:
             pieces.append(os.read(opened, min(left, TEXT_LIMIT_BYTES)))
             left -= len(pieces[-1])
         return b"".join(pieces)

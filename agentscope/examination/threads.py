@@ -1,6 +1,6 @@
 """Threads and processes as /proc shows them: the sample where BPF is refused, kernel stacks, who traces, who a process is.
 
-About 30 us a thread, against under 1 us of the iterator. When a thread last ran is nowhere in /proc, so it is None here.
+About 45 us a thread, of which reading the three files is 35; the iterator takes under 1 us. When a thread last ran is nowhere in /proc, so it is None here.
 """
 
 import os
@@ -80,29 +80,39 @@ def parse_syscall(text: bytes) -> LastSyscall | None:
 
 
 def _threads(pid: int, until: float) -> list[ThreadSample]:
-    found = []
-    for tid in numbers_in(f"/proc/{pid}/task", _MOST_THREADS):
-        if time.monotonic() > until:
-            break
-        folder = f"/proc/{pid}/task/{tid}/"
-        line, status = read_proc(folder + "stat"), read_proc(folder + "status")
-        stat = parse_stat(line) if line else None
-        if stat is None or status is None:
-            continue  # it ended just now
-        running = stat.state == "R"
-        found.append(
-            ThreadSample(
-                tid=tid,
-                comm=stat.comm,
-                state=stat.state,
-                syscall=None if running else parse_syscall(read_proc(folder + "syscall") or b""),
-                user_ns=stat.user_ns,
-                system_ns=stat.system_ns,
-                voluntary_switches=_count(status, b"voluntary_ctxt_switches"),
-                involuntary_switches=_count(status, b"nonvoluntary_ctxt_switches"),
-            )
-        )
+    found: list[ThreadSample] = []
+    try:
+        folder = os.open(f"/proc/{pid}/task", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return found  # it ended just now
+    try:
+        for tid in numbers_in(folder, _MOST_THREADS):
+            if time.monotonic() > until:
+                break
+            thread = _thread(tid, folder)
+            if thread is not None:
+                found.append(thread)
+    finally:
+        os.close(folder)
     return found
+
+
+def _thread(tid: int, folder: int) -> ThreadSample | None:
+    line, status = read_proc(f"{tid}/stat", folder=folder), read_proc(f"{tid}/status", folder=folder)
+    stat = parse_stat(line) if line else None
+    if stat is None or status is None:
+        return None
+    blocked = None if stat.state == "R" else read_proc(f"{tid}/syscall", folder=folder)
+    return ThreadSample(
+        tid=tid,
+        comm=stat.comm,
+        state=stat.state,
+        syscall=parse_syscall(blocked) if blocked else None,
+        user_ns=stat.user_ns,
+        system_ns=stat.system_ns,
+        voluntary_switches=_count(status, b"voluntary_ctxt_switches"),
+        involuntary_switches=_count(status, b"nonvoluntary_ctxt_switches"),
+    )
 
 
 def _lives(pid: int) -> bool:

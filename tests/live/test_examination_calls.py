@@ -8,9 +8,9 @@ import subprocess
 import time
 
 import pytest
-from blocked import blocked_in, c_program, calls_of, children_of, python, settled, wait_for
+from blocked import blocked_in, c_program, calls_of, children_of, python, settled, started, wait_for
 
-from agentscope.examination.calls import read_call
+from agentscope.examination.calls import abandoned_by, read_call
 from agentscope.examination.threads import kernel_stack, sample
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
@@ -291,9 +291,43 @@ int main(void) { pthread_t thread; alarm(50); pthread_create(&thread, 0, taker, 
 
 @needs_gcc
 def test_an_owner_that_has_ended_is_not_claimed(tmp_path):
-    """A mutex that an ended thread never gave back has no owner in the call."""
+    """A mutex that an ended thread never gave back has no owner in the call; asked for, the thread that is gone is told."""
     with c_program(ENDED_OWNER, tmp_path) as victim:
-        assert blocked_in(victim.pid, "futex")[0].futex_owner is None
+        (call,) = blocked_in(victim.pid, "futex")
+        assert call.futex_owner is None
+        assert victim.pid < abandoned_by(victim.pid, call.futex) < victim.pid + 1000
+
+
+FORKED = """
+#include <pthread.h>
+#include <unistd.h>
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
+static void *taker(void *unused) { pthread_mutex_lock(&lock); pause(); return unused; }
+int main(void) { pthread_t thread; alarm(50); pthread_create(&thread, 0, taker, 0); usleep(200000);
+  if (fork() == 0) { alarm(50); pthread_mutex_lock(&lock); } pause(); return 0; }
+"""
+
+
+@needs_gcc
+def test_a_mutex_that_a_fork_took_along(tmp_path):
+    """A child forked while another thread held a mutex waits for a thread that it does not have."""
+    with c_program(FORKED, tmp_path) as victim:
+        (child,) = settled(lambda: children_of(victim.pid))
+        (call,) = blocked_in(child, "futex")
+        assert call.futex_owner is None
+        assert abandoned_by(child, call.futex) in calls_of(victim.pid).keys() - {victim.pid}
+        os.kill(child, signal.SIGKILL)
+
+
+@needs_gcc
+def test_a_mutex_with_a_living_owner_is_not_abandoned(tmp_path):
+    """Where the owner is a thread of the process, or there is no mutex, nobody left it behind."""
+    with c_program(DEADLOCK, tmp_path) as victim:
+        for call in blocked_in(victim.pid, "futex", count=2):
+            assert abandoned_by(victim.pid, call.futex) is None
+    with c_program(OTHER_WAITS, tmp_path) as victim:
+        time.sleep(0.4)
+        assert [abandoned_by(victim.pid, call.futex) for call in blocked_in(victim.pid, "futex", count=7)] == [None] * 7
 
 
 def test_a_python_lock_has_no_owner_and_its_time_out():
@@ -333,3 +367,18 @@ def test_an_unreadable_time_out_is_not_without_end():
         blocked_in(victim.pid, "futex")
         (thread,) = sample([victim.pid])[0].threads
     assert read_call(victim.pid, victim.pid, thread.syscall).timeout_s == 0.0
+
+
+OLD_CALL = 'void _start(void) { static long spec[2] = {40, 0}; __asm__ volatile("int $0x80" :: "a"(162), "b"(spec), "c"(0)); }'
+
+
+@needs_gcc
+def test_a_32_bit_program_is_not_misread(tmp_path):
+    """The numbers of a 32-bit program's calls are others: they are told as such, not as the 64-bit call of that number."""
+    (tmp_path / "old.c").write_text(OLD_CALL)
+    build = ["gcc", "-m32", "-nostdlib", "-static", "-fno-pie", "-no-pie", "-o", tmp_path / "old", tmp_path / "old.c"]
+    if subprocess.run(build, check=False, stderr=subprocess.DEVNULL, timeout=60).returncode:
+        pytest.skip("the compiler makes no 32-bit programs")
+    with started([str(tmp_path / "old")]) as victim:
+        (call,) = settled(lambda: [call for call in calls_of(victim.pid).values() if call.name.startswith("32-bit")])
+        assert (call.name, call.timeout_s) == ("32-bit call 162", 0.0)
