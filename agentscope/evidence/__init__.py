@@ -113,6 +113,11 @@ class HangScene(Value, frozen=True):
     last_seen: LastSeen | None = None
     family: tuple[int, ...] = ()
 
+    def missing(self, kind: str) -> "Missing | None":
+        """Why this part of the examination could not be had, where it is known."""
+        found = next((each for each in self.examination.missing if each.kind == kind), None)
+        return None if found is None else Missing(kind=kind, because=found.because)
+
 
 AnyScene = Scene | HangScene
 
