@@ -86,7 +86,9 @@ def record_wait(played: Played) -> None:
         if data.get("ppid") in tree or data.get("parent_pid") in tree:
             tree.add(data["pid"])
         whose = {data.get("pid"), data.get("agent_pid"), (data.get("agent") or {}).get("pid")}
-        if event["type"] == "agentscope.ready" or whose & tree:
+        if event["type"] == "agentscope.ready":
+            kept.append({**event, "data": {**data, "targets": [f"--pid {played.pid}"]}})
+        elif whose & tree:
             kept.append(event)
     record(played.hang, msgspec.structs.replace(outcome, events=tuple(kept), folder=Path(played.names["home"])))
 

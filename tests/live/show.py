@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from stage import Actor
 from zoo import AGENTSCOPE, INCIDENT, Broken, Ending, Outcome, Watcher, parsed
 
 PATIENCE_S = 5
-CALM_S = 26.0  # a healthy one is watched for this long
+CALM_S = max(26.0, float(os.environ.get("ZOO_MODEL_S", "0")) + 6)  # a healthy one is watched for this long
 HUNG_S = 15.0  # a hung one must be named within this
 TOGETHER = 2  # that use a whole CPU
 
@@ -121,7 +122,7 @@ class Show:
 
     def _play(self, batch: list[Hang], folder: Path) -> None:
         folder.mkdir()
-        with contextlib.ExitStack() as stack, ThreadPoolExecutor(8) as workers:
+        with ThreadPoolExecutor(8) as workers, contextlib.ExitStack() as stack:
             actors = [actor for actor in workers.map(lambda hang: self._started(hang, folder), batch) if actor is not None]
             stack.callback(lambda: list(workers.map(Actor.close, actors)))
             outcome, told_ns = self._watched(actors, folder, workers)
