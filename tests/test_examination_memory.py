@@ -111,9 +111,9 @@ def test_time_outs_that_are_absolute(memory):
     assert until(memory, 0, 1, now_ns) is None
 
 
-def mutex(lock=2, count=0, owner=77, users=1, kind=0):
+def mutex(lock=2, count=0, owner=77, users=1, kind=0, link=0):
     """The address of a mutex of glibc as a waiter finds it."""
-    return placed(struct.pack("<IIiIiIQQ", lock, count, owner, users, kind, 0, 0, 0))
+    return placed(struct.pack("<IIiIiIQQ", lock, count, owner, users, kind, 0, link, link))
 
 
 @pytest.mark.parametrize(
@@ -122,14 +122,17 @@ def mutex(lock=2, count=0, owner=77, users=1, kind=0):
         ({}, 2, 77),
         ({"lock": 1}, 2, 77),
         ({"kind": 1, "count": 3}, 2, 77),  # recursive
-        ({"kind": 16, "lock": 0x80000000 | 77}, 0x80000000 | 77, 77),  # robust
+        ({"kind": 16, "lock": 0x80000000 | 77, "link": 4096}, 0x80000000 | 77, 77),  # robust
         ({}, 0, None),  # a semaphore or a condition waits for other values
         ({"lock": 0}, 2, None),  # just given back
         ({"lock": 5}, 2, None),
         ({"owner": 0}, 2, None),
         ({"owner": -1}, 2, None),
         ({"users": 0}, 2, None),
-        ({"users": 1 << 30}, 2, None),  # the upper half of a pointer
+        ({"users": 0x7F12, "owner": 4077}, 2, None),  # the lock of a stream: a pointer to its owner
+        ({"users": 0x5500}, 2, None),
+        ({"owner": 1 << 22}, 2, None),  # more than there are tids
+        ({"link": 4096}, 2, None),  # in a list of robust mutexes, but not robust
         ({"kind": 0x7F31}, 2, None),
         ({"kind": 16, "lock": 0x80000000 | 78}, 0x80000000 | 78, None),  # another's tid than its owner
     ],

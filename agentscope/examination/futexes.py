@@ -2,12 +2,14 @@
 
 Two kinds of lock name their owner. A PI futex has its tid in the word (FUTEX_TID_MASK of linux/futex.h). A mutex of glibc is
 
-    struct __pthread_mutex_s { int lock; unsigned count; int owner; unsigned nusers; int kind; ... }   (x86-64, struct_mutex.h)
+    struct __pthread_mutex_s { int lock; unsigned count; int owner; unsigned nusers; int kind; short spins, elision;
+                               struct { void *prev, *next; } list; }                           (x86-64, struct_mutex.h)
 
 and waits at `lock` while that is 2 (nptl/lowlevellock.c), or, where it is robust, while that holds the owner's tid too. Other
 users of futexes have any number in the place of `owner`: condition variables, semaphores (of which Python makes its locks),
-read-write locks, threads that are joined, locks of Go and Rust. So a mutex is believed only as a whole: the value waited for,
-a known kind, somebody counted as user, and a thread of this very process as owner.
+read-write locks, threads that are joined, locks of streams (a pointer), of Go and of Rust. So a mutex is believed only as a
+whole: the value waited for, a known kind, users counted, a list that only robust ones are in, and a thread of this very process
+as owner.
 """
 
 import struct
@@ -22,10 +24,11 @@ _WAIT, _LOCK_PI, _WAIT_BITSET, _WAIT_REQUEUE_PI, _LOCK_PI2 = 0, 6, 9, 11, 13
 _COMMAND_MASK, _CLOCK_REALTIME = 0x7F, 256
 _TID_MASK, _HAS_WAITERS = 0x3FFFFFFF, 0x80000000
 CONTENDED = 2  # what a waiter writes into the word of a lock of glibc, and waits at
-_MUTEX = struct.Struct("<IIiIi")
+_MUTEX = struct.Struct("<IIIIi4xQQ")
 _KIND_ROBUST, _KIND_SHARED = 16, 128
 _KINDS = 0x3 | _KIND_ROBUST | _KIND_SHARED | 64 | 256 | 512  # type, robust, priority-protected, shared, elision on or off
-_MOST_USERS = 1 << 20
+_MOST_TIDS = 1 << 22  # PID_MAX_LIMIT of linux/threads.h
+_MOST_USERS = 1 << 14  # less than the upper half of any address of the heap, a library or a stack: 0x55…, 0x7f…
 
 OwnerOf = Callable[[int], int | None]
 """Turns a tid as the process itself counts, in its own pid namespace, into ours; None where it is no thread of the process."""
@@ -82,10 +85,10 @@ def mutex_at(memory: Memory, address: int, expected: int) -> Mutex | None:
     raw = memory.read(address, _MUTEX.size)
     if raw is None or address % 8:
         return None
-    lock, _, owner, users, kind = _MUTEX.unpack(raw)
-    if kind & ~_KINDS or owner <= 0 or not 1 <= users <= _MOST_USERS:
-        return None
+    lock, _, owner, users, kind, *links = _MUTEX.unpack(raw)
     robust = bool(kind & _KIND_ROBUST)
+    if kind & ~_KINDS or not 0 < owner < _MOST_TIDS or not 0 < users <= _MOST_USERS or (any(links) and not robust):
+        return None
     if robust:
         waited_for = expected & _HAS_WAITERS and lock & _TID_MASK == owner
     else:
