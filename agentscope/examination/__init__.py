@@ -119,6 +119,8 @@ class Socket(Value, frozen=True):
     queued_since_ns: int | None = (
         None  # of a listening socket: when a look first found connections waiting, None if this is the first
     )
+    peer_inode: int | None = None  # of the other end, if it is in the same network namespace; its listener's until it is accepted
+    unacknowledged_ms: int | None = None  # at least: since the oldest bytes, or the request to connect, that are being repeated
 
 
 class Pipe(Value, frozen=True):
