@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentscope.sources import python_runtime
-from agentscope.sources.linetable import line_at
-from agentscope.sources.python_runtime import Elf, NotElf, PythonFinder, runtime_of
+from agentscope.sources.python_runtime import PythonFinder
+from agentscope.symbols import cpython
+from agentscope.symbols.cpython import Elf, NotElf, runtime_of
+from agentscope.symbols.linetable import line_at
 
 
 def all_codes(code: CodeType) -> list[CodeType]:
@@ -22,7 +23,7 @@ def all_codes(code: CodeType) -> list[CodeType]:
     return [code, *(inner for constant in code.co_consts if isinstance(constant, CodeType) for inner in all_codes(constant))]
 
 
-@pytest.mark.parametrize("module", [os.__file__, python_runtime.__file__, dis.__file__, __file__])
+@pytest.mark.parametrize("module", [os.__file__, cpython.__file__, dis.__file__, __file__])
 def test_lines_are_those_of_the_interpreter(module: str) -> None:
     """Every instruction of real modules has the line that the interpreter itself gives."""
     for code in all_codes(compile(Path(module).read_text(), module, "exec")):

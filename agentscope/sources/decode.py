@@ -19,7 +19,6 @@ from agentscope.model import (
     StreamKind,
     ThreadSample,
 )
-from agentscope.sources.linetable import line_at
 from agentscope.sources.wire import (
     ABSENT,
     ANCESTOR,
@@ -54,6 +53,7 @@ from agentscope.sources.wire import (
     path_of,
     text_of,
 )
+from agentscope.symbols.linetable import line_at
 
 Kept = TypeVar("Kept")
 

@@ -1,238 +1,9 @@
-"""Where a process keeps its Python frames: finds `_PyRuntime` and the offsets of one build of CPython, 3.11 to 3.14.
+"""What the probes are told of a process that runs Python: where its `_PyRuntime` is, and the offsets from there to its frames."""
 
-The offsets of 3.11 and 3.12 are those of their headers (Include/internal/pycore_runtime.h, pycore_interp.h, pycore_frame.h,
-Include/cpython/code.h, unicodeobject.h; offsetof() with the headers of 3.11.7 and 3.12.1), x86-64 builds with the GIL and
-without Py_TRACE_REFS. From 3.13 on `_PyRuntime` begins with a table of them (Include/internal/pycore_debug_offsets.h).
-ELF files are hostile: each read is bounded, and a file that makes no sense is simply not Python.
-"""
-
-import os
-import stat
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from agentscope.sources.wire import EXE_KEY, PYTHON_EXE, PYTHON_LAYOUT, PYTHON_PROCESS
-
-_RUNTIME = b"_PyRuntime"
-_VERSION = b"Py_Version"
-
-# in the order of struct python_layout
-_LAYOUTS = {
-    (3, 11): (40, 0, 16, 8, 160, 56, 8, 32, 48, 56, 69, 112, 128, 136, 72, 184, 16, 32, 2, 48, 72, 16, 32, 0),
-    (3, 12): (40, 0, 72, 8, 144, 56, 0, 0, 8, 56, 70, 112, 128, 136, 68, 192, 16, 32, 2, 40, 56, 16, 32, 0),
-}
-_OFFSETS_COOKIE = b"xdebugpy"
-_COMMON = (
-    "head.cookie head.version head.free_threaded runtime.size runtime.finalizing runtime.interpreters_head "
-    "interpreter.size interpreter.id interpreter.next interpreter.threads_head {interpreter_more}"
-    "thread.size thread.prev thread.next thread.interp thread.current_frame thread.thread_id thread.native_thread_id "
-    "thread.datastack_chunk thread.status "
-    "frame.size frame.previous frame.executable frame.instr_ptr frame.localsplus frame.owner {frame_more}"
-    "code.size code.filename code.name code.qualname code.linetable code.firstlineno code.argcount code.localsplusnames "
-    "code.localspluskinds code.co_code_adaptive {code_more}"
-    "object.size object.ob_type type.size type.tp_name type.tp_repr type.tp_flags tuple.size tuple.ob_item tuple.ob_size "
-    "list.size list.ob_item list.ob_size {set}dict.size dict.ma_keys dict.ma_values float.size float.ob_fval "
-    "long.size long.lv_tag long.ob_digit bytes.size bytes.ob_size bytes.ob_sval "
-    "unicode.size unicode.state unicode.length unicode.asciiobject_size"
-)
-_OFFSET_TABLES = {
-    (3, 13): _COMMON.format(
-        interpreter_more="i.gc i.imports_modules i.sysdict i.builtins i.ceval_gil i.gil i.gil_enabled i.gil_locked i.gil_holder ",
-        frame_more="",
-        code_more="",
-        set="",
-    ).split(),
-    (3, 14): _COMMON.format(
-        interpreter_more="i.threads_main i.gc i.imports_modules i.sysdict i.builtins i.ceval_gil i.gil i.gil_enabled i.gil_locked "
-        "i.gil_holder i.code_object_generation i.tlbc_generation ",
-        frame_more="frame.stackpointer frame.tlbc_index ",
-        code_more="code.co_tlbc ",
-        set="set.size set.used set.table set.mask ",
-    ).split(),
-}
-_REFERENCE_BYTES = 16  # ob_refcnt and ob_type, the same in every build that this knows
-_LARGEST_OFFSET = 1 << 24
-
-
-@dataclass(frozen=True)
-class Segment:
-    """One PT_LOAD."""
-
-    vaddr: int
-    offset: int
-    file_bytes: int
-    executable: bool
-
-
-class NotElf(ValueError):
-    """The file is no 64-bit little-endian ELF file, or not one that makes sense."""
-
-
-class Elf:
-    """The few facts of an ELF file that lead to a symbol: program headers, dynamic section, hash table."""
-
-    _MOST_HEADERS = 256
-    _MOST_DYNAMIC = 1024
-    _LONGEST_CHAIN = 4096
-    _LARGEST_TABLE = 4 << 20  # of a static CPython: 1 MiB; of node: 30 MiB, and 30 ms to look through
-
-    def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
-        header = self.read(0, 64)
-        if header[:6] != b"\x7fELF\x02\x01":
-            raise NotElf
-        phoff, self._shoff = struct.unpack_from("<QQ", header, 32)
-        phentsize, phnum, self._shentsize, self._shnum, self._shstrndx = struct.unpack_from("<HHHHH", header, 54)
-        if phentsize != 56 or phnum > self._MOST_HEADERS:
-            raise NotElf
-        self.segments: list[Segment] = []
-        self.dynamic_vaddr = 0
-        dynamic_bytes = 0
-        for kind, flags, offset, vaddr, _, file_bytes, _, _ in struct.iter_unpack("<IIQQQQQQ", self.read(phoff, phnum * 56)):
-            if kind == 1:  # PT_LOAD
-                self.segments.append(Segment(vaddr, offset, file_bytes, bool(flags & 1)))
-            elif kind == 2:  # PT_DYNAMIC
-                self.dynamic_vaddr, dynamic_bytes = vaddr, file_bytes
-        self.debug_vaddr = 0
-        self._tags: dict[int, int] = {}
-        if self.dynamic_vaddr:
-            entries = self.at(self.dynamic_vaddr, min(dynamic_bytes // 16, self._MOST_DYNAMIC) * 16)
-            for index, (tag, value) in enumerate(struct.iter_unpack("<QQ", entries)):
-                if tag == 0:
-                    break
-                if tag == 21:  # DT_DEBUG: filled in by the dynamic linker
-                    self.debug_vaddr = self.dynamic_vaddr + index * 16 + 8
-                self._tags.setdefault(tag, value)
-
-    @property
-    def code_vaddr(self) -> int:
-        """Lowest executable address: what the kernel calls start_code, less the load bias."""
-        return min((segment.vaddr for segment in self.segments if segment.executable), default=0)
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes of the file."""
-        if offset < 0 or size < 0 or offset + size > 1 << 40:
-            raise NotElf
-        piece = os.pread(self._descriptor, size, offset)
-        if len(piece) != size:
-            raise NotElf
-        return piece
-
-    def at(self, vaddr: int, size: int) -> bytes:
-        """Exactly `size` bytes of what the file puts at this address."""
-        for segment in self.segments:
-            if segment.vaddr <= vaddr and vaddr + size <= segment.vaddr + segment.file_bytes:
-                return self.read(segment.offset + vaddr - segment.vaddr, size)
-        raise NotElf
-
-    def bias(self, mapped_at: int, file_offset: int) -> int | None:
-        """What to add to the file's addresses, given that a mapping shows this offset of it there."""
-        for segment in self.segments:
-            page = segment.offset & ~4095
-            if page == file_offset:
-                return mapped_at - (segment.vaddr - (segment.offset - page))
-        return None
-
-    def symbol(self, name: bytes) -> int | None:
-        """Address of an exported symbol by the GNU hash table; None if it is not exported."""
-        table, symbols, strings = self._tags.get(0x6FFFFEF5), self._tags.get(6), self._tags.get(5)
-        if table is None or symbols is None or strings is None:
-            return None
-        buckets, first, bloom_words, _ = struct.unpack("<IIII", self.at(table, 16))
-        if not buckets:
-            return None
-        hashed = 5381
-        for byte in name:
-            hashed = (hashed * 33 + byte) & 0xFFFFFFFF
-        buckets_at = table + 16 + bloom_words * 8
-        (index,) = struct.unpack("<I", self.at(buckets_at + hashed % buckets * 4, 4))
-        for _ in range(self._LONGEST_CHAIN):
-            if index < first:
-                return None
-            (entry,) = struct.unpack("<I", self.at(buckets_at + buckets * 4 + (index - first) * 4, 4))
-            if entry | 1 == hashed | 1:
-                name_at, _, _, _, value, _ = struct.unpack("<IBBHQQ", self.at(symbols + index * 24, 24))
-                if self.at(strings + name_at, len(name) + 1) == name + b"\0":
-                    return int(value)
-            if entry & 1:
-                return None
-            index += 1
-        return None
-
-    def local_symbol(self, name: bytes) -> int | None:
-        """Address of a symbol by the full symbol table, for static builds that export nothing."""
-        if not self._shnum or self._shentsize != 64 or self._shnum > 4096:
-            return None
-        sections = list(struct.iter_unpack("<IIQQQQIIQQ", self.read(self._shoff, self._shnum * 64)))
-        for _, kind, _, _, offset, size, link, _, _, _ in sections:
-            if kind != 2 or link >= len(sections) or size > self._LARGEST_TABLE:  # SHT_SYMTAB
-                continue
-            strings_at, strings_size = sections[link][4], sections[link][5]
-            if strings_size > self._LARGEST_TABLE:
-                return None
-            found = self.read(strings_at, strings_size).find(b"\0" + name + b"\0")
-            if found < 0:
-                return None
-            wanted = struct.pack("<I", found + 1)
-            symbols = self.read(offset, size - size % 24)
-            at = symbols.find(wanted)
-            while at >= 0:
-                if at % 24 == 0:
-                    return int(struct.unpack_from("<Q", symbols, at + 8)[0])
-                at = symbols.find(wanted, at + 1)
-        return None
-
-
-@dataclass(frozen=True)
-class Runtime:
-    """`_PyRuntime` in one file."""
-
-    vaddr: int
-    layout: bytes
-    code_vaddr: int
-    debug_vaddr: int
-    dynamic_vaddr: int
-
-
-def runtime_of(elf: Elf) -> Runtime | None:
-    """CPython in this file, if it is of a version whose frames can be read."""
-    vaddr, version_at = elf.symbol(_RUNTIME), elf.symbol(_VERSION)
-    if vaddr is None:
-        vaddr, version_at = elf.local_symbol(_RUNTIME), elf.local_symbol(_VERSION)
-    if not vaddr or not version_at:
-        return None
-    (packed,) = struct.unpack("<Q", elf.at(version_at, 8))
-    version = packed >> 24 & 0xFF, packed >> 16 & 0xFF
-    fields = _LAYOUTS.get(version) or (_published_layout(elf, vaddr, version) if version in _OFFSET_TABLES else None)
-    if fields is None:
-        return None
-    return Runtime(vaddr, PYTHON_LAYOUT.packed.pack(*fields), elf.code_vaddr, elf.debug_vaddr, elf.dynamic_vaddr)
-
-
-def _published_layout(elf: Elf, vaddr: int, version: tuple[int, int]) -> tuple[int, ...] | None:
-    """The layout out of _Py_DebugOffsets; None for a free-threaded build, whose byte code is elsewhere, or on nonsense."""
-    names = _OFFSET_TABLES[version]
-    values = elf.at(vaddr, len(names) * 8)
-    if values[:8] != _OFFSETS_COOKIE:
-        return None
-    offsets = dict(zip(names, struct.unpack(f"<{len(names)}Q", values), strict=True))
-    known = offsets["head.version"] >> 16 == version[0] << 8 | version[1] and not offsets["head.free_threaded"]
-    # sizes that have been the same in all builds: were the table of another shape, they would not stand where they should
-    shaped = (offsets["object.size"], offsets["bytes.ob_size"], offsets["bytes.ob_sval"]) == (16, 16, 32)
-    compact_bytes = offsets["unicode.size"] - 8
-    if not known or not shaped:
-        return None
-    layout = (
-        offsets["runtime.interpreters_head"], offsets["interpreter.next"], offsets["interpreter.threads_head"],
-        offsets["thread.next"], offsets["thread.native_thread_id"], 0, offsets["thread.current_frame"],
-        offsets["frame.executable"], offsets["frame.previous"], offsets["frame.instr_ptr"], offsets["frame.owner"],
-        offsets["code.filename"], offsets["code.qualname"], offsets["code.linetable"], offsets["code.firstlineno"],
-        offsets["code.co_code_adaptive"], offsets["unicode.length"], offsets["unicode.state"], 2,
-        offsets["unicode.asciiobject_size"], compact_bytes, offsets["bytes.ob_size"], offsets["bytes.ob_sval"], 0,
-    )  # fmt: skip
-    return layout if max(layout) < _LARGEST_OFFSET else None
+from agentscope.symbols.cpython import RuntimeFinder
 
 
 @dataclass(frozen=True)
@@ -245,73 +16,22 @@ class Knowledge:
 
 
 class PythonFinder:
-    """Finds Python in processes; each file is looked at once, by device, inode, size and time of change."""
-
-    _MOST_FILES = 512
-    _MOST_MAPS_BYTES = 1 << 20
+    """Finds Python in processes, and says it as the probes read it."""
 
     def __init__(self) -> None:
-        self._files: dict[tuple[int, ...], tuple[Elf | None, Runtime | None]] = {}
+        self._finder = RuntimeFinder()
 
     def look(self, pid: int) -> Knowledge | None:
         """None if the process is gone, may not be looked at, or runs no Python that is known."""
-        try:
-            return self._look(pid)
-        except (OSError, NotElf, struct.error):
+        place = self._finder.find(pid)
+        if place is None:
             return None
-
-    def _look(self, pid: int) -> Knowledge | None:
-        exe_path = f"/proc/{pid}/exe"
-        exe_stat = Path(exe_path).stat()
-        exe_key = EXE_KEY.packed.pack(exe_stat.st_ino, exe_stat.st_size)
-        exe_elf, runtime = self._inspect(exe_path)
-        if exe_elf is None:
-            return None
-        maps = list(self._mappings(pid))
-        if runtime is not None:
-            for start, _, offset, inode, _ in maps:
-                bias = exe_elf.bias(start, offset) if inode == exe_stat.st_ino else None
-                if bias is not None:
-                    exe = PYTHON_EXE.packed.pack(runtime.code_vaddr, 0, 0, runtime.vaddr, runtime.layout)
-                    return Knowledge(PYTHON_PROCESS.packed.pack(bias + runtime.vaddr, runtime.layout), exe_key, exe)
-            return None
-        for start, end, offset, inode, path in maps:
-            if not inode or b"libpython" not in path.rpartition(b"/")[2]:
-                continue
-            library, runtime = self._inspect(f"/proc/{pid}/map_files/{start:x}-{end:x}")
-            bias = library.bias(start, offset) if library else None
-            if runtime is not None and bias is not None:
-                exe = PYTHON_EXE.packed.pack(
-                    exe_elf.code_vaddr, exe_elf.debug_vaddr, runtime.dynamic_vaddr, runtime.vaddr, runtime.layout
-                )
-                return Knowledge(PYTHON_PROCESS.packed.pack(bias + runtime.vaddr, runtime.layout), exe_key, exe)
-        return None
-
-    def _mappings(self, pid: int) -> Iterator[tuple[int, int, int, int, bytes]]:
-        with Path(f"/proc/{pid}/maps").open("rb") as maps:
-            for line in maps.read(self._MOST_MAPS_BYTES).splitlines():
-                fields = line.split(None, 5)
-                if len(fields) == 6 and fields[4] != b"0":
-                    start, _, end = fields[0].partition(b"-")
-                    yield int(start, 16), int(end, 16), int(fields[2], 16), int(fields[4]), fields[5]
-
-    def _inspect(self, path: str) -> tuple[Elf | None, Runtime | None]:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            about = os.fstat(descriptor)
-            key = about.st_dev, about.st_ino, about.st_size, about.st_mtime_ns
-            if key in self._files:
-                return self._files[key]
-            found: tuple[Elf | None, Runtime | None] = None, None
-            if stat.S_ISREG(about.st_mode):
-                try:
-                    elf = Elf(descriptor)
-                    found = elf, runtime_of(elf)
-                except (NotElf, struct.error, OSError):
-                    found = None, None
-            if len(self._files) >= self._MOST_FILES:
-                self._files.pop(next(iter(self._files)))
-            self._files[key] = found
-            return found
-        finally:
-            os.close(descriptor)
+        runtime, exe = place.runtime, place.exe
+        layout = PYTHON_LAYOUT.packed.pack(*runtime.layout, 0)
+        # Python in a library: code, rendezvous with the dynamic linker, library; in the executable: its code says where it is.
+        way = (exe.code_vaddr, exe.debug_vaddr, runtime.dynamic_vaddr) if place.in_library else (exe.code_vaddr, 0, 0)
+        return Knowledge(
+            PYTHON_PROCESS.packed.pack(place.address, layout),
+            EXE_KEY.packed.pack(place.exe_inode, place.exe_bytes),
+            PYTHON_EXE.packed.pack(*way, runtime.vaddr, layout),
+        )
