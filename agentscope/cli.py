@@ -101,7 +101,7 @@ def targets_of(
     if config:
         from agentscope.config import read_config
 
-        chosen += read_config(config)
+        chosen += read_config(config).targets
     for target in chosen:
         if target.kind in {"name", "command"}:
             target.pattern()

@@ -1,38 +1,108 @@
-"""`agentscope.toml`: which processes are agents. Read as root, so it must be owned by root or by the caller, and writable by nobody else."""
+"""`agentscope.toml`: which processes are agents, and how to ask whether they are well.
+
+Read as root, so it must be owned by root or by the caller, and writable by nobody else.
+"""
 
 import os
+import re
 import stat
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
 from agentscope.agents import Target
 from agentscope.errors import BadInput, UsageError
+from agentscope.model import Value
 
 SIZE_LIMIT_BYTES = 1 << 20
 MATCH_KINDS = ("unit", "pid", "name", "command", "cgroup", "user")
+SOCKET_PATH_LIMIT = 107  # bytes; sun_path has 108 with its end (unix(7))
+DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+HEALTH_HINT = 'health = "http://127.0.0.1:8080/health", "tcp:127.0.0.1:6379", "unix:/run/agent.sock" or { exec = ["/usr/local/bin/check"] }'
+TABLE_HINT = 'health = { url = "http://127.0.0.1:8080/health", timeout = "500ms", interval = "2s", strikes = 3 }'
+PROGRESS_HINT = 'progress = { within = "30s", signal = "io" }'
+FILE_HINT = 'progress = { within = "30s", signal = "heartbeat-file", path = "/run/agent/heartbeat" }'
+DURATION_HINT = '"500ms", "30s" or "2m"'
 
 
-class AgentConfig(msgspec.Struct, frozen=True):
+class HealthConfig(Value, frozen=True):
+    """How an agent is asked whether it is well: `target` is a URL, HOST:PORT or a path; a command has its words instead."""
+
+    kind: Literal["http", "tcp", "unix", "exec"]
+    target: str = ""
+    command: tuple[str, ...] = ()
+    timeout_s: float = 0.5
+    interval_s: float = 2.0
+    strikes: int = 3
+
+
+class ProgressConfig(Value, frozen=True):
+    """What shows that an agent gets on, and how long it may be without; `path` is that of a heartbeat file."""
+
+    within_s: float
+    signal: Literal["io", "stdout", "heartbeat-file", "sd_notify"]
+    path: str | None = None
+
+
+class AgentConfig(Value, frozen=True):
     """One `[agent.NAME]` table. What later versions act on is read and kept, so that one file serves them all."""
 
     match: dict[str, str | int]
-    health: str | dict[str, Any] | None = None
-    progress: dict[str, str] | None = None
+    health: HealthConfig | None = None
+    progress: ProgressConfig | None = None
     memory: dict[str, Any] | None = None
     lockfile: str | None = None
     recovery: dict[str, Any] | None = None
 
 
-class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file."""
+class Config(Value, frozen=True):
+    """The whole file. `owner_uid` is whose it is: what it asks for is done in that name, or in the agent's."""
 
-    agent: dict[str, AgentConfig] = {}
+    agents: dict[str, AgentConfig] = {}
+    targets: tuple[Target, ...] = ()  # each carries the name of its agent, which is the key of `agents`
+    owner_uid: int = 0
 
 
-def read_config(name: str) -> list[Target]:
-    """The targets of a config file.
+class _HealthTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`health` written as a table."""
+
+    url: str | None = None
+    command: tuple[str, ...] | None = msgspec.field(default=None, name="exec")
+    timeout: str = "500ms"
+    interval: str = "2s"
+    strikes: int = 3
+
+
+class _ProgressTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`progress` as it is written."""
+
+    within: str
+    signal: Literal["io", "stdout", "heartbeat-file", "sd_notify"]
+    path: str | None = None
+
+
+class _AgentTable(msgspec.Struct, frozen=True):
+    """An agent as it is written."""
+
+    match: dict[str, str | int]
+    health: str | _HealthTable | None = None
+    progress: _ProgressTable | None = None
+    memory: dict[str, Any] | None = None
+    lockfile: str | None = None
+    recovery: dict[str, Any] | None = None
+
+
+class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file as it is written; its agents are read one by one, so that an error can name the one."""
+
+    agent: dict[str, dict[str, Any]] = {}
+
+
+def read_config(name: str) -> Config:
+    """A config file, checked whole.
 
     Raises:
         BadInput: it cannot be read, is no TOML, or has a field of the wrong kind. UsageError: others may write it.
@@ -46,7 +116,7 @@ def read_config(name: str) -> list[Target]:
             text = file.read(SIZE_LIMIT_BYTES + 1)
         if len(text) > SIZE_LIMIT_BYTES:
             raise BadInput(f"the config file {name} is too big", f"it may have {SIZE_LIMIT_BYTES} bytes")
-        config = msgspec.toml.decode(text, type=Config)
+        found = msgspec.toml.decode(text, type=_File)
     except OSError as error:
         raise BadInput(f"cannot read the config file {name}", error.strerror or str(error), f"ls -l {name}") from None
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
@@ -55,7 +125,9 @@ def read_config(name: str) -> list[Target]:
             str(error),
             'an entry such as [agent.researcher] with match = { name = "researcher" }',
         ) from None
-    return [target for label, agent in config.agent.items() for target in targets_of(name, label, agent)]
+    agents = {label: agent_of(name, label, table) for label, table in found.agent.items()}
+    targets = tuple(target for label, agent in agents.items() for target in targets_of(name, label, agent))
+    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid)
 
 
 def check_owner(name: str, facts: os.stat_result) -> None:
@@ -77,6 +149,30 @@ def check_owner(name: str, facts: os.stat_result) -> None:
         )
 
 
+def agent_of(name: str, label: str, table: dict[str, Any]) -> AgentConfig:
+    """One `[agent.NAME]` table, checked.
+
+    Raises:
+        BadInput: a field is of the wrong kind; it says which and what to type.
+    """
+    wrong = f"the config file {name} is not right: agent {label}"
+    try:
+        given = msgspec.convert(table, _AgentTable)
+    except msgspec.ValidationError as error:
+        hints = {"$.health": TABLE_HINT, "$.progress": PROGRESS_HINT}
+        hint = next((hint for at, hint in hints.items() if at in str(error)), 'match = { name = "researcher" }')
+        raise BadInput(wrong, str(error), hint) from None
+    progress = None if given.progress is None else progress_of(f"{wrong}: progress", label, given.progress)
+    return AgentConfig(
+        match=given.match,
+        health=None if given.health is None else health_of(f"{wrong}: health", given.health),
+        progress=progress,
+        memory=given.memory,
+        lockfile=given.lockfile,
+        recovery=given.recovery,
+    )
+
+
 def targets_of(name: str, label: str, agent: AgentConfig) -> list[Target]:
     """The targets of one entry.
 
@@ -91,3 +187,110 @@ def targets_of(name: str, label: str, agent: AgentConfig) -> list[Target]:
     if not targets:
         raise BadInput(f"{name}: agent {label} matches nothing", "its match is empty", 'match = { name = "..." }')
     return targets
+
+
+def health_of(wrong: str, given: str | _HealthTable) -> HealthConfig:
+    """A health check, checked. `wrong` begins the sentence of what is not right.
+
+    Raises:
+        BadInput: there is no such check.
+    """
+    table = _HealthTable(url=given) if isinstance(given, str) else given
+    if (table.url is None) == (table.command is None):
+        raise BadInput(wrong, "a table has either url or exec", TABLE_HINT)
+    timeout_s = seconds_of(f"{wrong}: timeout", table.timeout, 0.001, 60)
+    interval_s = seconds_of(f"{wrong}: interval", table.interval, 0.1, 3600)
+    if not 1 <= table.strikes <= 100:
+        raise BadInput(f"{wrong}: strikes", f"{table.strikes} is not from 1 to 100", TABLE_HINT)
+    asked = asked_of(wrong, table.url) if table.url is not None else HealthConfig(kind="exec", command=table.command or ())
+    if asked.kind == "exec":
+        check_command(wrong, asked.command)
+    return msgspec.structs.replace(asked, timeout_s=timeout_s, interval_s=interval_s, strikes=table.strikes)
+
+
+def asked_of(wrong: str, url: str) -> HealthConfig:
+    """What a check that is written as text asks, without its times.
+
+    Raises:
+        BadInput: it is no check.
+    """
+    scheme, _, rest = url.partition(":")
+    if scheme == "exec":
+        try:
+            return HealthConfig(kind="exec", command=msgspec.json.decode(rest, type=tuple[str, ...]))
+        except msgspec.DecodeError:
+            raise BadInput(wrong, f'{url!r}: after exec: stands a list, exec:["/usr/local/bin/check"]', HEALTH_HINT) from None
+    try:
+        why = fault_of(scheme, rest, url)
+    except ValueError as error:  # a port or an IPv6 address that is none
+        why = str(error)
+    if why:
+        raise BadInput(wrong, f"{url!r}: {why}", HEALTH_HINT)
+    if scheme == "tcp":
+        return HealthConfig(kind="tcp", target=rest)
+    return HealthConfig(kind="unix", target=rest) if scheme == "unix" else HealthConfig(kind="http", target=url)
+
+
+def fault_of(scheme: str, rest: str, url: str) -> str:
+    """Why this is no address that can be asked; empty where it is one."""
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        return "it has characters that an address cannot have"
+    if scheme in {"http", "https"} and rest.startswith("//"):
+        parts = urlsplit(url)
+        return "" if parts.hostname and parts.port != 0 else "it names no host"
+    if scheme == "tcp":
+        parts = urlsplit(f"//{rest}")
+        return "" if parts.hostname and parts.port and parts.netloc == rest and "@" not in rest else "it is not tcp:HOST:PORT"
+    if scheme == "unix":
+        whole = rest.startswith("/") and len(rest) <= SOCKET_PATH_LIMIT
+        return "" if whole else f"a socket has a path from / on, of at most {SOCKET_PATH_LIMIT} bytes"
+    return "it begins with none of http:, https:, tcp:, unix:, exec:"
+
+
+def check_command(wrong: str, command: tuple[str, ...]) -> None:
+    """There is no shell, and no folder that a relative path could start from.
+
+    Raises:
+        BadInput: this cannot be started.
+    """
+    program = command[0] if command else ""
+    if not program or ("/" in program and not program.startswith("/")) or any("\0" in word for word in command):
+        raise BadInput(
+            f"{wrong}: exec", "it begins with a program, by name or by its path from / on; each word is its own", HEALTH_HINT
+        )
+
+
+def progress_of(wrong: str, label: str, given: _ProgressTable) -> ProgressConfig:
+    """A rule of progress, checked.
+
+    Raises:
+        BadInput: it cannot be kept.
+    """
+    within_s = seconds_of(f"{wrong}: within", given.within, 1, 86400)
+    if given.signal == "heartbeat-file":
+        if not given.path or not given.path.startswith("/") or "\0" in given.path:
+            raise BadInput(wrong, "a heartbeat file has a path from / on", FILE_HINT)
+    elif given.path is not None:
+        raise BadInput(wrong, f"signal {given.signal} has no path", FILE_HINT)
+    if given.signal == "sd_notify" and (
+        label.startswith(".") or len(label) > 64 or not all(c.isascii() and (c.isalnum() or c in "._-") for c in label)
+    ):
+        raise BadInput(
+            wrong, "its socket has the agent's name, so that has letters, digits, . _ and - only", "[agent.researcher]"
+        )
+    return ProgressConfig(within_s=within_s, signal=given.signal, path=given.path)
+
+
+def seconds_of(wrong: str, text: str, least_s: float, most_s: float) -> float:
+    """A duration such as "500ms", "30s", "2m", "1h", in seconds.
+
+    Raises:
+        BadInput: it is none, or out of bounds.
+    """
+    found = DURATION.fullmatch(text)
+    if found is None:
+        raise BadInput(wrong, f"{text!r} is no duration", DURATION_HINT)
+    seconds = float(found[1]) * SECONDS[found[2]]
+    if not least_s <= seconds <= most_s:
+        raise BadInput(wrong, f"{text!r} is not from {least_s:g} s to {most_s:g} s", DURATION_HINT)
+    return seconds

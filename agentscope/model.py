@@ -321,6 +321,32 @@ class Pulse(Event, frozen=True, tag="agentscope.pulse"):
     limit_path: str | None = None
 
 
+class WaitChanged(Event, frozen=True, tag="agentscope.wait.changed"):
+    """An agent waits for something else than before: `state` in words, with its object; `suspect` where something is outstanding."""
+
+    agent_pid: int
+    agent_start_ns: int
+    state: str
+    suspect: bool = False
+
+
+class Health(Event, frozen=True, tag="agentscope.health"):
+    """A health check of the config was made of an agent: told when its outcome changes and at each failure.
+
+    `probe` is what was asked, `failures` how often in a row it failed, `says` what came of it. `answered` tells whether the agent
+    answered at all, though perhaps not as it should; None where that cannot be told (a command that failed).
+    """
+
+    agent_pid: int
+    agent_start_ns: int
+    probe: str
+    ok: bool
+    failures: int
+    says: str
+    took_ms: float
+    answered: bool | None = None
+
+
 class Lost(Event, frozen=True, tag="agentscope.lost"):
     """Something was not seen or not delivered: how many, by whom."""
 
@@ -472,6 +498,8 @@ AnyEvent = (
     | OomVictim
     | KernelLine
     | Pulse
+    | WaitChanged
+    | Health
     | Lost
     | IncidentOpened
     | IncidentClosed

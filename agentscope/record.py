@@ -19,11 +19,13 @@ from agentscope.model import (
     AnyEvent,
     Event,
     Fault,
+    Health,
     IncidentClosed,
     IncidentOpened,
     KernelLine,
     Pulse,
     Value,
+    WaitChanged,
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent)}
@@ -120,7 +122,7 @@ def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
     if isinstance(event, AgentSeen | AgentGone | IncidentOpened | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
-    if isinstance(event, Pulse):
+    if isinstance(event, Pulse | WaitChanged | Health):
         return f"pid/{event.agent_pid}"
     pid = getattr(event, "pid", None)
     return None if pid is None else f"pid/{pid}"

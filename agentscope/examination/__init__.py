@@ -272,21 +272,30 @@ class StackSamples(Value, frozen=True):
 
 
 class HealthResult(Value, frozen=True):
-    """What the health check of the config says now: how often in a row it failed, and with what."""
+    """What the health check of the config says now: how often in a row it failed, and with what.
+
+    `failing_since_ns` is the first of those failures, and set only once they are as many as the config allows: then it fails.
+    `answered` tells whether the last check was answered at all, though not as it should be (a status 503); None: cannot be told.
+    """
 
     probe: str
     failures: int
     says: str
     failing_since_ns: int | None = None
+    answered: bool | None = None
 
 
 class ProgressResult(Value, frozen=True):
-    """What the progress rule of the config says now: nothing for longer than `within_s`, or how long ago the last was."""
+    """What the progress rule of the config says now: nothing for longer than `within_s`, or how long ago the last was.
+
+    `says` quotes what was seen last, or tells why nothing can be known: then `last_ago_s` is None and `overdue` False.
+    """
 
     signal: str
     within_s: float
     last_ago_s: float | None
     overdue: bool
+    says: str = ""
 
 
 class Examination(Value, frozen=True):
