@@ -15,7 +15,6 @@ import jsonschema
 import pytest
 
 from agentscope import record
-from agentscope.agents import start_ns_of
 from agentscope.config import HealthConfig
 from agentscope.model import Agent, AnyEvent, Health, Lost
 from agentscope.sources import checks, command
@@ -23,28 +22,15 @@ from agentscope.sources.aside import Aside, Stuck
 from agentscope.sources.checks import Answer, CannotAsk, ask, probe_of
 from agentscope.sources.health import HealthProbe
 from agentscope.sources.quoting import quoted
+from tests.asking import agent_of, until
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
-
-
-def myself(uid: int | None = None) -> Agent:
-    """An agent that is this very process."""
-    start_ns = start_ns_of(os.getpid()) or 0
-    return Agent(
-        name="researcher",
-        pid=os.getpid(),
-        start_ns=start_ns,
-        start_time="",
-        command="x",
-        uid=os.getuid() if uid is None else uid,
-    )
 
 
 async def asked(check: HealthConfig, *, agent: Agent | None = None, owner_uid: int = 0) -> Answer:
     """One check."""
-    return await ask(check, agent or myself(), owner_uid, Aside())
+    return await ask(check, agent or agent_of(os.getpid()), owner_uid, Aside())
 
 
 @contextlib.asynccontextmanager
@@ -500,49 +486,12 @@ async def test_what_a_command_is_given():
     assert (own_session, folder, stdin, descriptors, pid) == (True, "/", "/dev/null", [], "7")
 
 
-@AS_ROOT
-def test_whose_rights_a_command_has():
-    """A command runs as the agent's user; under a config that is not root's, as that one's owner, and never as root."""
-    child = subprocess.Popen(["sleep", "20"], user=65534, group=65534, extra_groups=[100])
-    try:
-        for _ in range(100):
-            if (Path(f"/proc/{child.pid}/comm").read_text()) == "sleep\n":
-                break
-            time.sleep(0.01)
-        theirs = Agent(
-            name="a", pid=child.pid, start_ns=start_ns_of(child.pid) or 0, start_time="", command="x", uid=0
-        )  # it was root when it was started, and is no more
-        assert command.identity_for(theirs, 0) == command.Identity(uid=65534, gid=65534, groups=(100,))
-        assert command.identity_for(theirs, 65534) == command.Identity(uid=65534, gid=65534, groups=(100,))
-        assert command.identity_for(theirs, 1) == command.Identity(uid=1, gid=command.gid_of(1))
-        assert command.identity_for(myself(), 0) == command.identity_of(myself())
-        roots = command.identity_for(myself(), 1)
-        assert roots is not None
-        assert roots.uid == 1
-        ran = command.run_command(
-            ("/bin/sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status"), command.identity_for(theirs, 0), {}, 5
-        )
-        assert ran.output.split() == [b"65534", b"65534", b"65534", b"100", b"CapEff:", b"0000000000000000"]
-    finally:
-        child.kill()
-        child.wait()
-
-
-@AS_ROOT
-def test_a_pid_that_is_anothers_now():
-    """If the agent's number belongs to a later process, its user is not taken for the agent's."""
-    former = Agent(name="a", pid=os.getpid(), start_ns=1, start_time="", command="x", uid=65534)
-    assert command.identity_of(former) == command.Identity(uid=65534, gid=command.gid_of(65534))
-    nobodys = Agent(name="a", pid=os.getpid(), start_ns=1, start_time="", command="x")
-    assert command.identity_of(nobodys).uid == command.NOBODY
-
-
 # --- counting -------------------------------------------------------------------------------------------------------------
 
 
 def probe(check: HealthConfig, told: list[AnyEvent]) -> HealthProbe:
     """A probe of this process."""
-    return HealthProbe(myself(), check, told.append)
+    return HealthProbe(agent_of(os.getpid()), check, told.append)
 
 
 BAD = Answer(ok=False, says="connection refused", answered=False)
@@ -593,16 +542,7 @@ def test_what_cannot_be_asked_is_a_loss():
     assert state is not None
     assert state.failures == 2
     lost = [event for event in told if isinstance(event, Lost)]
-    assert [event.says for event in lost] == ["researcher cannot be asked by check: no such program"]
-
-
-async def until(true: Callable[[], object], seconds: float = 5) -> None:
-    """Wait until it is so."""
-    for _ in range(int(seconds / 0.01)):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not become so")
+    assert [event.says for event in lost] == ["a cannot be asked by check: no such program"]
 
 
 async def test_a_server_that_hangs_and_comes_back():

@@ -1,19 +1,15 @@
 """Rules of progress: what counts as a sign of life, what cannot be known, and who is believed."""
 
 import asyncio
-import contextlib
 import os
 import socket
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from agentscope.agents import start_ns_of
 from agentscope.config import AgentConfig, Config, HealthConfig, ProgressConfig
 from agentscope.errors import CannotWrite
 from agentscope.model import Agent, AnyEvent, Health, Lost
@@ -21,16 +17,9 @@ from agentscope.sources import progress
 from agentscope.sources.active import Probes
 from agentscope.sources.notify import NotifySocket, notice_of
 from agentscope.sources.progress import CHECK_BYTES, ProgressRule, touched
+from tests.asking import Reporter, Stage, agent_of, descriptors, facts, until
 
 S = 1_000_000_000
-AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: it becomes another user")
-
-
-def agent_of(pid: int, uid: int | None = None) -> Agent:
-    """A living process as an agent."""
-    return Agent(
-        name="a", pid=pid, start_ns=start_ns_of(pid) or 0, start_time="", command="x", uid=os.getuid() if uid is None else uid
-    )
 
 
 def rule(signal: str, within_s: float = 30, **fields: object) -> ProgressRule:
@@ -43,15 +32,6 @@ def overdue(one: ProgressRule, second: float) -> tuple[float | None, bool]:
     """What it says at this second after boot."""
     state = one.state(int(second * S))
     return state.last_ago_s, state.overdue
-
-
-async def until(true: Callable[[], object], seconds: float = 5) -> None:
-    """Wait until it is so."""
-    for _ in range(int(seconds / 0.01)):
-        if true():
-            return
-        await asyncio.sleep(0.01)
-    pytest.fail("it did not become so")
 
 
 # --- io and stdout: counted by others ---------------------------------------------------------------------------------------
@@ -224,46 +204,6 @@ def test_an_old_heartbeat():
     assert overdue(one, 16)[1] is True
 
 
-@AS_ROOT
-def test_a_heartbeat_of_a_stranger(tmp_path):
-    """A file counts if it is the agent's or root's; anybody else's is refused."""
-    beat = tmp_path / "beat"
-    beat.touch()
-    assert touched(str(beat), agent_of(os.getpid(), 65534)) == beat.stat().st_mtime_ns
-    os.chown(beat, 65534, 65534)
-    assert touched(str(beat), agent_of(os.getpid(), 65534)) == beat.stat().st_mtime_ns
-    os.chown(beat, 1234, 1234)
-    with pytest.raises(OSError, match="1234"):
-        touched(str(beat), agent_of(os.getpid(), 65534))
-
-
-@AS_ROOT
-def test_a_heartbeat_in_the_agents_root(tmp_path):
-    """The path is the agent's: inside its root, where a link to the outside leads nowhere."""
-    (tmp_path / "run").mkdir()
-    (tmp_path / "run" / "beat").touch()
-    (tmp_path / "out").symlink_to("/etc")
-    child = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import os,time; os.chroot({str(tmp_path)!r}); os.chdir('/'); print(flush=True); time.sleep(30)",
-        ],
-        stdout=subprocess.PIPE,
-    )
-    try:
-        assert child.stdout is not None
-        child.stdout.readline()
-        child.stdout.close()
-        assert touched("/run/beat", agent_of(child.pid)) == (tmp_path / "run" / "beat").stat().st_mtime_ns
-        for path in ("/out/passwd", "/../../../etc/passwd", "/etc/passwd"):
-            with pytest.raises(FileNotFoundError):
-                touched(path, agent_of(child.pid))
-    finally:
-        child.kill()
-        child.wait()
-
-
 def test_a_heartbeat_of_a_pid_that_is_anothers_now(tmp_path):
     """If the agent's number belongs to another process now, its file is not looked at through that one."""
     (tmp_path / "beat").touch()
@@ -314,103 +254,12 @@ def test_what_a_message_says(text, alive, at_fault, status):
     assert (notice.alive, notice.at_fault, notice.status) == (alive, at_fault, status)
 
 
-SENDER = """
-import os, signal, socket, sys
-signal.alarm(60)
-path = os.environ["NOTIFY_SOCKET"]
-sock = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-for line in sys.stdin.buffer:
-    if line.startswith(b"FD "):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-            other.connect(path)
-            socket.send_fds(other, [line[3:].strip()], [0])
-    else:
-        sock.sendto(line.strip(), path)
-    print("sent", flush=True)
-"""
-
-
-class Reporter:
-    """An agent that sends what it is told to."""
-
-    def __init__(self, path: str, uid: int | None = None, *, knows: bool = True) -> None:
-        environment = {**os.environ, "NOTIFY_SOCKET": path}
-        code = SENDER
-        if not knows:
-            del environment["NOTIFY_SOCKET"]
-            code = SENDER.replace('os.environ["NOTIFY_SOCKET"]', repr(path))
-        who = {} if uid is None else {"user": uid, "group": uid, "extra_groups": []}
-        self.child = subprocess.Popen(
-            [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd="/", **who
-        )  # type: ignore[call-overload] # fmt: skip
-        self.pid = self.child.pid
-        while not Path(f"/proc/{self.pid}/environ").read_bytes():  # not in place yet when its descriptors are closed by exec
-            time.sleep(0.001)
-
-    def send(self, line: str) -> None:
-        """Send a message, and wait until it is sent."""
-        self.child.stdin.write(line.encode() + b"\n")
-        self.child.stdin.flush()
-        assert self.child.stdout.readline() == b"sent\n"
-
-    def end(self) -> None:
-        """End it."""
-        self.child.stdin.close()
-        self.child.stdout.close()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.child.wait(1)
-        self.child.kill()
-        self.child.wait()
-
-
 @pytest.fixture
 def state() -> Iterator[Path]:
     """A state directory with a short path that anybody can reach."""
     with tempfile.TemporaryDirectory(dir="/tmp") as name:
         Path(name).chmod(0o755)
         yield Path(name)
-
-
-def facts(path: str) -> os.stat_result | None:
-    """What is known of a file, if it is there."""
-    with contextlib.suppress(FileNotFoundError):
-        return Path(path).stat()
-    return None
-
-
-def descriptors() -> int:
-    """How many files we have open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-class Stage:
-    """Probes of a config with one agent that reports, and what they told."""
-
-    def __init__(self, state: Path, within_s: float = 30) -> None:
-        self.told: list[AnyEvent] = []
-        self.members: dict[int, Agent] = {}
-        entry = AgentConfig(match={"name": "x"}, progress=ProgressConfig(within_s=within_s, signal="sd_notify"))
-        self.probes = Probes(Config(agents={"researcher": entry}), self.told.append, state, self.members.get)
-        self.path = str(state / "notify" / "researcher")
-        self.probes.start()
-
-    def adopt(self, pid: int, uid: int | None = None) -> Agent:
-        """Make a process an agent."""
-        agent = self.members[pid] = agent_of(pid, uid)
-        self.probes.adopt(agent, "researcher")
-        return agent
-
-    def ago(self, agent: Agent) -> float | None:
-        """How long ago it last got on."""
-        found = self.probes.progress_of(agent, time.clock_gettime_ns(7))
-        assert found is not None
-        return found.last_ago_s
-
-    def says(self, agent: Agent) -> str:
-        """What its rule says."""
-        found = self.probes.progress_of(agent, time.clock_gettime_ns(7))
-        assert found is not None
-        return found.says
 
 
 async def test_an_agent_that_reports(state):
@@ -505,54 +354,6 @@ async def test_descriptors_that_are_sent_along(state):
         stage.probes.close()
 
 
-@AS_ROOT
-async def test_who_may_write_to_the_socket(state):
-    """The socket is for its agent's user alone: that one reaches it, others do not, and its folder cannot be listed."""
-    stage = Stage(state)
-    found = facts(stage.path)
-    assert (found.st_mode & 0o777, found.st_uid) == (0o600, 0)
-    assert (state / "notify").stat().st_mode & 0o777 == 0o711
-    theirs, others = Reporter(stage.path, 65534), Reporter(stage.path, 65533)
-    try:
-        agent = stage.adopt(theirs.pid, 65534)
-        found = facts(stage.path)
-        assert (found.st_mode & 0o777, found.st_uid) == (0o600, 65534)
-        theirs.send("WATCHDOG=1")
-        await until(lambda: stage.ago(agent) is not None)
-        stage.members[others.pid] = agent
-        with pytest.raises(AssertionError):
-            others.send("WATCHDOG=1")
-        second = stage.adopt(others.pid, 65533)
-        assert "belongs to uid 65534" in stage.says(second)
-        stage.probes.gone(agent)
-        stage.probes.gone(second)
-        third = stage.adopt(others.pid, 65533)
-        assert "belongs" not in stage.says(third)
-        assert facts(stage.path).st_uid == 65533
-    finally:
-        theirs.end()
-        others.end()
-        stage.probes.close()
-
-
-@AS_ROOT
-async def test_a_folder_that_the_agent_cannot_reach(state):
-    """If a folder above the socket is closed to the agent's user that is said, and its silence is not held against it."""
-    closed = state / "closed"
-    closed.mkdir(mode=0o700)
-    stage = Stage(closed)
-    child = subprocess.Popen(["sleep", "20"], user=65534)  # noqa: ASYNC220 - starting it is all
-    try:
-        agent = stage.adopt(child.pid, 65534)
-        found = stage.probes.progress_of(agent, time.clock_gettime_ns(7) + 10**12)
-        assert not found.overdue
-        assert f"{closed} is closed" in found.says
-    finally:
-        child.kill()
-        child.wait()
-        stage.probes.close()
-
-
 def test_a_socket_that_is_in_use(state):
     """A second agentscope does not take the socket from the first; one that a dead run left is replaced."""
     first, second = NotifySocket(state / "notify", "a"), NotifySocket(state / "notify", "a")
@@ -574,24 +375,6 @@ def test_a_socket_that_is_in_use(state):
     third.close()
     third.close()
     assert not Path(third.path).exists()
-
-
-@AS_ROOT
-def test_a_folder_that_others_may_write(state):
-    """A folder in which others could exchange the socket is not used, nor one that is a link."""
-    (state / "notify").mkdir()
-    (state / "notify").chmod(0o777)
-    with pytest.raises(CannotWrite, match="others may write"):
-        NotifySocket(state / "notify", "a").open()
-    (state / "theirs").mkdir()
-    os.chown(state / "theirs", 65534, -1)
-    with pytest.raises(CannotWrite, match="others may write"):
-        NotifySocket(state / "theirs", "a").open()
-    (state / "link").symlink_to(state / "theirs")
-    with pytest.raises(CannotWrite):
-        NotifySocket(state / "link", "a").open()
-    with pytest.raises(CannotWrite, match="107 bytes"):
-        NotifySocket(state / ("x" * 110), "a").open()
 
 
 async def test_a_socket_that_cannot_be_made(state):
