@@ -1,5 +1,7 @@
 """The pipes and FIFOs that threads wait at: how full they are, and who has the other end open."""
 
+import os
+
 import msgspec
 
 from agentscope.evidence import Evidence, HangScene, Missing
@@ -11,9 +13,13 @@ HOLDERS = 16
 
 
 class Pipes(Evidence, frozen=True, tag="pipes"):
-    """At most 64 pipes, each with at most 16 holders of an end."""
+    """At most 64 pipes, each with at most 16 holders of an end.
+
+    `whole`: the descriptors of every process could be read, so that who is not named has it not open.
+    """
 
     pipes: tuple[Pipe, ...]
+    whole: bool = True
 
     def pipe(self, inode: int) -> Pipe | None:
         """The pipe of this inode."""
@@ -41,4 +47,4 @@ def collect(scene: HangScene) -> Pipes | Missing | None:
     bounded = tuple(
         msgspec.structs.replace(each, readers=each.readers[:HOLDERS], writers=each.writers[:HOLDERS]) for each in pipes[:PIPES]
     )
-    return Pipes(source="/proc/*/fd, FIONREAD", pipes=bounded)
+    return Pipes(source="/proc/*/fd, FIONREAD", pipes=bounded, whole=os.geteuid() == 0)

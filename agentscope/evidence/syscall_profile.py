@@ -47,7 +47,9 @@ class CallProfile(Evidence, frozen=True, tag="syscall-profile"):
             return f"HTTP status {first.status} was read {first.count} times in {self.seconds:.1f} s"
         if not self.calls:
             return f"no system call in {self.seconds:.1f} s"
-        told = "; ".join(f"{each.name}{f' = {each.error}' if each.error else ''}, {each.count} times" for each in self.calls[:3])
+        told = "; ".join(
+            f"{each.name}{f' = {each.error}' if each.error else ''}, {each.count} times" for each in self.calls[:3]
+        )
         return f"in {self.seconds:.1f} s: {told}"
 
 

@@ -55,7 +55,8 @@ class ProcessSeen(Value, frozen=True):
     """One process of the tree.
 
     Counts are of all its threads: `running` on the CPU or briefly in state D, `stopped` by a signal, `locked` waiting for a lock
-    without time-out. `still_for_s` is how long the thread that ran last has not run. `own` tells that it is the agent's own program or a copy of it (a worker), not a tool that it runs.
+    without time-out. `still_for_s` is how long the thread that ran last has not run. `own` tells that it is the agent's own
+    program or a copy of it (a worker), not a tool that it runs.
     """
 
     pid: int

@@ -38,11 +38,8 @@ def place_of(frame: PythonFrame) -> str:
 
 
 def blamed_place(frames: Sequence[PythonFrame]) -> str:
-    """Where a thread is, for a person: the innermost own line, and the library's call that it makes there; "" without frames."""
-    if not frames:
-        return ""
-    own = own_frame(frames)
-    return place_of(own or frames[0])
+    """Where a thread is, for a person: the innermost line of the program's own, else the innermost; "" without frames."""
+    return place_of(own_frame(frames) or frames[0]) if frames else ""
 
 
 # --- event loops ----------------------------------------------------------------------------------------------------------
@@ -86,7 +83,7 @@ _CHECKOUTS = frozenset(
 )  # fmt: skip
 _TAKES = ("get", "acquire", "wait", "take", "checkout", "borrow", "lease", "conn", "__enter__")
 _WORKERS = ("concurrent/futures/", "multiprocessing/", "threadpool", "workerpool")
-_IDLE_WORKERS = (
+_WORKER_LOOPS = (
     ("concurrent/futures/thread.py", "_worker"),
     ("concurrent/futures/process.py", "_process_worker"),
     ("multiprocessing/pool.py", "worker"),
@@ -96,6 +93,21 @@ _IDLE_WORKERS = (
     ("multiprocessing/queues.py", "_feed"),
     ("logging/handlers.py", "_monitor"),
     ("anyio/_backends/_asyncio.py", "run"),
+)
+_FETCHES = frozenset(
+    {
+        "get",
+        "wait",
+        "recv",
+        "recv_bytes",
+        "_recv_bytes",
+        "_recv",
+        "poll",
+        "select",
+        "__enter__",
+        "acquire",
+        "wait_result_broken_or_wakeup",
+    }
 )
 
 
@@ -113,12 +125,13 @@ def pool_frame(frames: Sequence[PythonFrame]) -> PythonFrame | None:
     return None
 
 
-def is_idle_worker(frames: Sequence[PythonFrame]) -> bool:
-    """Whether a thread is a pool's worker that waits for work: what it waits in is the library's, with no job above it."""
+def worker_state(frames: Sequence[PythonFrame]) -> Literal["idle", "job"] | None:
+    """Whether a thread is a pool's worker, and if so whether it waits for a job or has one; None: it is no such worker."""
     for depth, frame in enumerate(frames):
-        if any(frame.file.endswith(file) and frame.function == function for file, function in _IDLE_WORKERS):
-            return not any(is_own(inner) for inner in frames[:depth]) and depth <= 4
-    return False
+        if any(frame.file.endswith(file) and frame.function == function for file, function in _WORKER_LOOPS):
+            waits = all(not is_own(inner) and inner.function in _FETCHES for inner in frames[:depth])
+            return "idle" if waits else "job"
+    return None
 
 
 # --- what a thread that waits for bytes is doing --------------------------------------------------------------------------
