@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PROBES := agentscope/sources/probes/core.bpf.o
+PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
 TRACEFS := /sys/kernel/tracing
 
 .PHONY: help setup watch test demo bench test-kernels probes lint types schema record wheel clean
@@ -55,8 +55,9 @@ wheel: $(VENV)/.ready-dev ## build a wheel that carries the compiled probes
 clean: ## forget everything that was built
 	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*.bpf.o
 
-$(PROBES): $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
+$(PROBES) &: $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
 	$(MAKE) -C bpf
+	@touch $(PROBES)
 
 # Debian packages, if anything is missing; on other systems install a compiler for BPF yourself and say APT=true
 APT ?= apt-get

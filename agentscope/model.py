@@ -282,8 +282,13 @@ class KernelLine(Event, frozen=True, tag="agentscope.kernel.line"):
     text: str
 
 
-class ThreadSample(Value, frozen=True):
-    """One thread at one moment. `state` is the letter of /proc/PID/stat; `blocked_ns` is how long it has been off the CPU."""
+class ThreadSample(Value, frozen=True, gc=False):
+    """One thread at one moment. `state` is the letter of /proc/PID/stat.
+
+    `last_ran_ns` is when it last got a CPU (CLOCK_BOOTTIME; time in which the machine was suspended is not counted as waiting);
+    None while it runs or wants to. `read_bytes` and `written_bytes` went through read(2), write(2) and their kin, which recv(2)
+    and send(2) are not. `ip` is its instruction pointer in user space, None while it runs.
+    """
 
     tid: int
     comm: str
@@ -293,7 +298,10 @@ class ThreadSample(Value, frozen=True):
     system_ns: int = 0
     voluntary_switches: int = 0
     involuntary_switches: int = 0
-    blocked_ns: int | None = None
+    last_ran_ns: int | None = None
+    read_bytes: int | None = None
+    written_bytes: int | None = None
+    ip: int | None = None
 
 
 class ProcessSample(Value, frozen=True):

@@ -220,25 +220,66 @@ struct oom_record {
 	__u32 reserved;
 };
 
-/* one thread, as the iterator of sample() writes it */
+/* before the rows of one pass of an iterator that samples */
+struct pulse_head {
+	__u64 now_ns;            /* CLOCK_MONOTONIC */
+	__u64 boot_ns;           /* CLOCK_BOOTTIME, the same moment */
+	__u64 reader_arrival_ns; /* sched_clock when the reading thread got its CPU; 0: kernel without SCHED_INFO */
+};
+
+/*
+ * One thread. The pages are of its process and stand in one row of it (else ABSENT); what follows them stays the same to the
+ * bit while the thread does nothing, so that user space can tell by comparing.
+ */
 struct pulse_row {
+	__s64 anon_pages; /* ABSENT: no address space, or another row has it */
+	__s64 file_pages;
+	__s64 shmem_pages;
 	__u32 pid;
 	__u32 tid;
-	__u64 start_ns;      /* of the process */
-	__u64 now_ns;        /* CLOCK_MONOTONIC */
-	__u64 arrival_ns;    /* sched_clock when it last got a CPU; 0: kernel without SCHED_INFO */
-	__u64 reader_arrival_ns; /* the same of the reading thread: their difference to now_ns bounds the clocks' offset */
+	__u64 start_ns;   /* of the process */
+	__u64 arrival_ns; /* sched_clock when it last got a CPU; 0: never, or kernel without SCHED_INFO */
 	__u64 user_ns;
 	__u64 system_ns;
 	__u64 voluntary_switches;
 	__u64 involuntary_switches;
-	__s64 anon_pages; /* ABSENT: no address space */
-	__s64 file_pages;
-	__s64 shmem_pages;
+	__s64 read_bytes; /* through read(2) and its kin, not from sockets by recv(2); ABSENT: kernel without TASK_XACCT */
+	__s64 written_bytes;
+	__u64 ip;         /* in user space, when it last entered the kernel */
 	__u64 syscall_args[6];
 	__s32 syscall;
 	__u32 state;
 	char comm[COMM_BYTES];
+};
+
+/* one thread, as the iterator of registers() writes it: what user space had when it last entered the kernel */
+struct registers_row {
+	__u32 pid;
+	__u32 tid;
+	__u64 registers[REGISTERS];
+};
+
+#define ADDRESS_BYTES 112 /* struct sockaddr_un is the longest, 110 */
+
+/* key of map `calls` of a profile; the value is how often */
+struct call_key {
+	__u32 pid;
+	__u16 number;
+	__u16 error; /* errno; 0: it succeeded */
+};
+
+/* key of map `connects`: a struct sockaddr as it lies in memory, of a connection-oriented socket */
+struct connect_key {
+	__u32 pid;
+	__u16 error; /* EINPROGRESS until somebody asks for the result */
+	__u16 length;
+	__u8 address[ADDRESS_BYTES];
+};
+
+/* key of map `statuses`: of answers that begin "HTTP/1.x " */
+struct status_key {
+	__u32 pid;
+	__u32 status;
 };
 
 /* value of map `watched`, keyed by tgid */

@@ -7,25 +7,26 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-OBJECT = "agentscope/sources/probes/core.bpf.o"
+PROBES = "agentscope/sources/probes"
+OBJECTS = (f"{PROBES}/core.bpf.o", f"{PROBES}/examine.bpf.o")
 
 
 class ProbesHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore] # hatchling need not be installed to check types
     """Runs `make -C bpf` before the files of a wheel are gathered."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:  # noqa: ARG002 - the interface of hatchling
-        """Compile; where there is no clang, an object that somebody else compiled is taken as it is."""
+        """Compile; where there is no clang, objects that somebody else compiled are taken as they are."""
         root = Path(self.root)
-        probes = root / OBJECT
+        missing = [name for name in OBJECTS if not (root / name).exists()]
         if shutil.which("clang") and shutil.which("make"):
             subprocess.run(["make", "--silent", "-C", str(root / "bpf")], check=True)
-        elif not probes.exists():
+        elif missing:
             raise RuntimeError(
-                f"the probes are not compiled ({probes}) and clang or make is missing. "
+                f"the probes are not compiled ({', '.join(missing)}) and clang or make is missing. "
                 "Try: apt-get install clang llvm libbpf-dev bpftool make, or install a wheel"
             )
         if self.target_name == "wheel":
             # The probes read x86-64 registers, so the wheel is of this architecture; it links no C library, so of no particular one.
             build_data["pure_python"] = False
             build_data["tag"] = "py3-none-linux_x86_64"
-            build_data["artifacts"].append(OBJECT)
+            build_data["artifacts"].extend(OBJECTS)

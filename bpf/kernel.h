@@ -78,6 +78,23 @@ struct syscall_entry {
 	unsigned long args[6];
 };
 
+/* include/linux/net.h: what private_data of a socket's file points to; its first two members since 2.6 */
+struct socket {
+	int state;
+	short type;
+};
+
+/* include/linux/uio.h, include/linux/socket.h: user ABIs */
+struct iovec {
+	__u64 base, length;
+};
+
+struct user_msghdr {
+	__u64 name, name_length;
+	struct iovec *pieces;
+	__u64 count;
+};
+
 struct seq_file;
 
 /* verified by offset: include/linux/bpf.h */
@@ -144,6 +161,7 @@ struct path {
 struct file {
 	struct inode *f_inode;
 	struct path f_path;
+	void *private_data;
 };
 
 struct files_struct {
@@ -238,6 +256,11 @@ struct sched_info {
 	unsigned long long last_arrival;
 };
 
+struct task_io_accounting {
+	__u64 rchar;
+	__u64 wchar;
+};
+
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
@@ -256,6 +279,7 @@ struct task_struct {
 	unsigned long nvcsw;
 	unsigned long nivcsw;
 	__u64 start_boottime;
+	struct task_io_accounting ioac;
 	const struct cred *cred;
 	char comm[16];
 	struct files_struct *files;

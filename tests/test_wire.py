@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from agentscope.sources import wire
-from agentscope.sources.decode import frames_of, mappings_of, state_letter
+from agentscope.sources.decode import frames_of, mappings_of
 
 ROOT = Path(__file__).resolve().parent.parent
 CONTRACT = ROOT / "bpf" / "event.h"
@@ -87,14 +87,6 @@ def test_truncated_records_do_not_raise() -> None:
     one = wire.MAPPING.packed.pack(0x1000, 0x2000, 0, 7, 0, 60000, 7) + b"libc.so\0"
     assert [mapping.start for mapping in mappings_of(record + one)] == [0x1000]
     assert frames_of(wire.FRAMES_RECORD.packed.pack(wire.FRAMES, 1, 2, 3, 9)) == ()
-
-
-@pytest.mark.parametrize(
-    ("state", "letter"), [(0, "R"), (1, "S"), (2, "D"), (4, "T"), (8, "t"), (16, "X"), (32, "Z"), (0x402, "I"), (0x2001, "S")]
-)
-def test_states_are_those_of_proc(state: int, letter: str) -> None:
-    """The letters are those of /proc/PID/stat."""
-    assert state_letter(state) == letter
 
 
 @pytest.mark.parametrize(("written", "kept"), [(0, None), (3, b"xyz"), (4096, None)])

@@ -225,7 +225,10 @@ class CallCount(Value, frozen=True):
 
 
 class ConnectCount(Value, frozen=True):
-    """How often connect(2) to one address ended in one way; `error` as above (EINPROGRESS counts as success)."""
+    """How often connect(2) to one address ended in one way; `error` as above.
+
+    One that did not block counts under what getsockopt(SO_ERROR) told later; under EINPROGRESS where nobody asked.
+    """
 
     pid: int
     address: str
@@ -242,13 +245,14 @@ class StatusCount(Value, frozen=True):
 
 
 class SyscallProfile(Value, frozen=True):
-    """What the agent's processes called during `seconds`, from raw_syscalls attached for just that long."""
+    """What the agent's processes called during `seconds`, from raw_syscalls attached for just that long; what was lost is counted."""
 
     seconds: float
     calls: tuple[CallCount, ...]
     connects: tuple[ConnectCount, ...] = ()
     statuses: tuple[StatusCount, ...] = ()
     written_bytes: dict[int, int] = {}  # pid -> bytes written to descriptors 1 and 2
+    lost: int = 0  # calls that no table had room for
 
 
 class SampledPlace(Value, frozen=True):

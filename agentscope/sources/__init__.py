@@ -1,9 +1,10 @@
 """Step 1: anything that yields events. One file a source; all of them keep this contract."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from agentscope.model import AnyEvent, EngineName, ProcessSample
+from agentscope.examination import SyscallProfile
+from agentscope.model import AnyEvent, EngineName, MissingEvidence, ProcessSample
 
 
 class Source(Protocol):
@@ -50,7 +51,29 @@ class Engine(Source, Protocol):
         ...
 
     def sample(self) -> Sequence[ProcessSample]:
-        """All watched processes with their threads, now (one pass of iter/task)."""
+        """All watched processes with their threads, now (one pass of iter/task).
+
+        A thread or a process of which nothing has changed since the last sample is the very same object.
+        """
+        ...
+
+    def registers(self, pid: int) -> Mapping[int, Mapping[int, int]]:
+        """User registers of the threads of a process, by tid and DWARF number of x86-64 (16 is the instruction pointer).
+
+        Of a blocked thread they are exact; of a running one those of its last call or timer tick, so asking again and again
+        samples where it spends its time. Empty where they cannot be had. Any thread may ask.
+        """
+        ...
+
+    def begin_profile(self, pids: Iterable[int]) -> None:
+        """Count the system calls of these processes until `end_profile`. One profile at a time: a new one replaces it.
+
+        It slows every system call of the host a little meanwhile.
+        """
+        ...
+
+    def end_profile(self) -> SyscallProfile | MissingEvidence:
+        """Stop counting: what was counted since `begin_profile`, or why nothing was. Nothing stays attached."""
         ...
 
     def capture_words(self, enabled: bool) -> None:

@@ -13,11 +13,9 @@ from agentscope.model import (
     ProcessExec,
     ProcessExit,
     ProcessFork,
-    ProcessSample,
     PythonFrame,
     SignalSent,
     StreamKind,
-    ThreadSample,
 )
 from agentscope.sources.wire import (
     ABSENT,
@@ -40,7 +38,6 @@ from agentscope.sources.wire import (
     OOM,
     OOM_RECORD,
     PAGE_BYTES,
-    PULSE_ROW,
     PYTHON_FRAME,
     SENDER_EXITING,
     SENDER_HAS_TTY,
@@ -290,61 +287,3 @@ def frames_of(record: bytes) -> tuple[PythonFrame, ...]:
             )
         )
     return tuple(found)
-
-
-# fs/proc/array.c, task_state_array: the letters of the bits of `state`, from bit 0 up
-_STATE_LETTERS = "SDTtXZPI"
-_TASK_REPORT = 0x7F
-_TASK_IDLE = 0x402
-
-
-def state_letter(state: int) -> str:
-    """The letter of /proc/PID/stat."""
-    if state & _TASK_IDLE == _TASK_IDLE:
-        return "I"
-    reported = state & _TASK_REPORT
-    if not reported and state & 0x1000:  # TASK_RTLOCK_WAIT is shown as D
-        return "D"
-    return _STATE_LETTERS[reported.bit_length() - 1] if reported else "R"
-
-
-def samples_of(rows: bytes, clock_offset_ns: int) -> list[ProcessSample]:
-    """What the iterator wrote, thread by thread, as processes. `clock_offset_ns` is CLOCK_MONOTONIC minus sched_clock."""
-    threads: dict[int, list[ThreadSample]] = {}
-    about: dict[int, tuple[int, int | None, int | None]] = {}
-    for row in PULSE_ROW.packed.iter_unpack(rows[: len(rows) - len(rows) % PULSE_ROW.size]):
-        (
-            pid, tid, start_ns, now_ns, arrival_ns, _, user_ns, system_ns, voluntary, involuntary, anon, file, shmem,
-            a0, a1, a2, a3, a4, a5, syscall, state, comm,
-        ) = row  # fmt: skip
-        letter = state_letter(state)
-        running = letter == "R"
-        threads.setdefault(pid, []).append(
-            ThreadSample(
-                tid=tid,
-                comm=text_of(comm),
-                state=letter,
-                syscall=LastSyscall(number=syscall, args=(a0, a1, a2, a3, a4, a5)) if syscall >= 0 and not running else None,
-                user_ns=user_ns,
-                system_ns=system_ns,
-                voluntary_switches=voluntary,
-                involuntary_switches=involuntary,
-                blocked_ns=0 if running else max(0, now_ns - clock_offset_ns - arrival_ns) if arrival_ns else None,
-            )
-        )
-        if anon != ABSENT or pid not in about:
-            rss = None if anon == ABSENT else (anon + file + shmem) * PAGE_BYTES
-            about[pid] = start_ns, _bytes_or_none(anon), rss
-    return [
-        ProcessSample(pid=pid, start_ns=start_ns, anon_bytes=anon, rss_bytes=rss, threads=tuple(threads[pid]))
-        for pid, (start_ns, anon, rss) in about.items()
-    ]
-
-
-def clock_bound_ns(rows: bytes) -> int | None:
-    """Upper bound of CLOCK_MONOTONIC minus sched_clock: the reader got its CPU before it wrote the first row."""
-    if len(rows) < PULSE_ROW.size:
-        return None
-    fields = PULSE_ROW.unpack_from(rows)
-    now_ns, reader_arrival_ns = fields[3], fields[5]
-    return now_ns - reader_arrival_ns if reader_arrival_ns else None

@@ -4,26 +4,28 @@ Which flavour of a probe a kernel takes is found by loading it, never by a versi
 space before sched_process_exit; some refuse fentry). What cannot be had is a sentence in `degraded`.
 """
 
-import errno
 import os
-import platform
 import select
 import struct
 import time
-from collections import deque
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from agentscope.errors import EngineUnavailable
-from agentscope.model import AnyEvent, EngineName, Lost, ProcessSample
+from agentscope.examination import SyscallProfile
+from agentscope.model import AnyEvent, EngineName, Lost, MissingEvidence, ProcessSample
 from agentscope.sources import wire
-from agentscope.sources.decode import Decoder, clock_bound_ns, samples_of
-from agentscope.sources.libbpf import BpfError, Library, ProbeObject, Ring, SharedPage, tracepoint_id
+from agentscope.sources.decode import Decoder
+from agentscope.sources.libbpf import BpfError, Ring, SharedPage, the_library, tracepoint_id
+from agentscope.sources.loading import KERNEL_BTF, PROBES, Family, Flavour, load, not_loadable
 from agentscope.sources.python_runtime import PythonFinder
+from agentscope.sources.sampling import Samples
 
-PROBES = Path(__file__).parent / "probes" / "core.bpf.o"
-KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
+if TYPE_CHECKING:
+    from agentscope.sources.examiner import Examiner
+
+CORE = PROBES / "core.bpf.o"
 RING_BYTES = 4 << 20
 
 _WORDS = {"on_write": ("syscalls", "sys_enter_write"), "on_writev": ("syscalls", "sys_enter_writev")}
@@ -32,17 +34,7 @@ _VMA_KFUNC = b"\0bpf_iter_task_vma_new\0"
 _NO_WORDS = "last words that go to a terminal or a pipe cannot be had: this kernel has no tracepoints on system calls"
 _NO_MAPPINGS = "executable mappings at a process's end cannot be had: this kernel frees the address space before its exit probe"
 
-
-@dataclass(frozen=True)
-class Flavour:
-    """Programs that go together, and what is lost with them compared to the flavour before."""
-
-    programs: tuple[str, ...]
-    lost: str = ""
-
-
-# each family: flavours, best first; the last one always loads or the engine cannot be had
-_FAMILIES: tuple[tuple[Flavour, ...], ...] = (
+_FAMILIES: tuple[Family, ...] = (
     (Flavour(("on_fork", "on_exec", "on_signal", "on_fault")),),
     (
         Flavour(("on_exit_with_memory",)),
@@ -54,8 +46,6 @@ _FAMILIES: tuple[tuple[Flavour, ...], ...] = (
     (Flavour(tuple(_WORDS)), Flavour((), _NO_WORDS)),
 )
 
-_LIBBPF_OWN_ERRORS = 4000  # enum libbpf_errno: what libbpf itself found wrong with the file; below it are errnos of the kernel
-
 
 class CoreEngine:
     """Implements `Engine`: attached from the moment it exists until `close`."""
@@ -64,7 +54,9 @@ class CoreEngine:
     degraded: tuple[str, ...]
 
     def __init__(self) -> None:
-        self._object, self._loaded, self.degraded = _load(Library())
+        self._object, self._loaded, self.degraded = load(the_library(), CORE, _FAMILIES)
+        if "before_exit_fentry" in self._loaded and _VMA_KFUNC not in KERNEL_BTF.read_bytes():
+            self.degraded += (_NO_MAPPINGS,)
         try:
             self._attach_always_on()
             self._word_tracepoints = self._find_word_tracepoints()
@@ -76,13 +68,16 @@ class CoreEngine:
             self._control = SharedPage(self._object.map_fd("control"), wire.CONTROL.size)
         except BpfError as error:
             self._object.close()
-            raise _not_loadable(error) from error
+            raise not_loadable(error) from error
         except BaseException:
             self._object.close()
             raise
         self._decode = Decoder().decode
         self._finder = PythonFinder()
-        self._clock_bounds: deque[int] = deque(maxlen=64)
+        self._samples = Samples()
+        self._examiner: Examiner | None = None
+        self._examining = Lock()
+        self._unseen: list[Lost] = []
         self._lost_before = bytes(16)
         self._closed = False
 
@@ -98,6 +93,8 @@ class CoreEngine:
         events: list[AnyEvent] = [event for record in self._ring.drain() if (event := decode(record)) is not None]
         if self._control.bytes[:16] != self._lost_before:
             events.extend(self._losses())
+        while self._unseen:
+            events.append(self._unseen.pop())
         return events
 
     def close(self) -> None:
@@ -108,6 +105,9 @@ class CoreEngine:
         self._ring.close()
         self._control.close()
         self._object.close()
+        with self._examining:
+            if self._examiner is not None:
+                self._examiner.close()
 
     def watch(self, pid: int) -> None:
         """Report this process and its future descendants; a pid that is already gone is ignored."""
@@ -138,16 +138,35 @@ class CoreEngine:
         self._control.bytes[16:20] = struct.pack("<I", enabled)
 
     def sample(self) -> Sequence[ProcessSample]:
-        """All watched processes with their threads, now."""
+        """All watched processes with their threads, now; what has not changed since the last sample is the same object."""
         if not self._object.attached(_PULSE):
             return ()
-        if not self._clock_bounds:
-            time.sleep(1e-5)  # so that we have just got our CPU, which makes the bound of the clocks' offset tight
-        rows = self._object.read_iterator(_PULSE)
-        bound = clock_bound_ns(rows)
-        if bound is not None:
-            self._clock_bounds.append(bound)
-        return samples_of(rows, min(self._clock_bounds, default=0))
+        self._samples.prepare()
+        return self._samples.fold((self._object.read_iterator(_PULSE),))
+
+    def registers(self, pid: int) -> dict[int, dict[int, int]]:
+        """User registers of the threads of a process by tid and DWARF number, as of their last entry into the kernel."""
+        with self._examining:
+            examiner = self._find_examiner()
+            return {} if isinstance(examiner, MissingEvidence) else examiner.registers(pid)
+
+    def begin_profile(self, pids: Iterable[int]) -> None:
+        """Count the system calls of these processes until `end_profile`; one profile at a time, a new one replaces it."""
+        with self._examining:
+            examiner = self._find_examiner()
+            if not isinstance(examiner, MissingEvidence):
+                examiner.begin_profile(pids)
+
+    def end_profile(self) -> SyscallProfile | MissingEvidence:
+        """What was counted since `begin_profile`, or why nothing was."""
+        with self._examining:
+            examiner = self._find_examiner()
+            profile = examiner if isinstance(examiner, MissingEvidence) else examiner.end_profile()
+        if isinstance(profile, SyscallProfile) and profile.lost:
+            at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            says = "system calls of an examined process could not be counted: the table is full"
+            self._unseen.append(Lost(at_ns=at_ns, source="core", count=profile.lost, says=says))
+        return profile
 
     def capture_words(self, enabled: bool) -> None:
         """Attach or detach the probes on write and writev; nothing happens where they cannot be had."""
@@ -182,6 +201,20 @@ class CoreEngine:
             else:
                 self._object.attach(name)
 
+    def _find_examiner(self) -> "Examiner | MissingEvidence":
+        """Loaded when first asked for, since most agents are never suspect. The lock keeps `close` from an examiner in use."""
+        from agentscope.sources.examiner import Examiner
+        from agentscope.sources.profile import SYSCALL_PROFILE
+
+        if self._closed:
+            return MissingEvidence(kind=SYSCALL_PROFILE, because="the engine is closed")
+        if self._examiner is None:
+            try:
+                self._examiner = Examiner()
+            except EngineUnavailable as error:
+                return MissingEvidence(kind=SYSCALL_PROFILE, because=f"{error.what}: {error.why}")
+        return self._examiner
+
     def _find_word_tracepoints(self) -> dict[str, int]:
         """Looked up at the start, so that `degraded` is whole then; attaching later takes a millisecond."""
         if not self._loaded >= _WORDS.keys():
@@ -201,86 +234,3 @@ class CoreEngine:
         for count, sentence in zip((new - old for new, old in zip(now, before, strict=True)), says, strict=True):
             if count:
                 yield Lost(at_ns=at_ns, source="core", count=count, says=sentence)
-
-
-def _load(library: Library) -> tuple[ProbeObject, frozenset[str], tuple[str, ...]]:
-    """The object with the best flavour of each family that this kernel takes, its programs, and what is lost."""
-    _require_this_machine()
-    chosen = [family[0] for family in _FAMILIES]
-    try:
-        return _load_flavours(library, chosen)
-    except BpfError as error:
-        if error.errno == errno.EPERM:
-            raise _not_permitted() from error
-        if (error.errno or 0) >= _LIBBPF_OWN_ERRORS:
-            why = f"{PROBES} is damaged"
-            raise EngineUnavailable(
-                "the kernel probes cannot be loaded", why, "make probes, or install agentscope anew"
-            ) from error
-    chosen = [_best_flavour(library, family) for family in _FAMILIES]
-    try:
-        return _load_flavours(library, chosen)
-    except BpfError as error:
-        raise _not_loadable(error) from error
-
-
-def _load_flavours(library: Library, chosen: Sequence[Flavour]) -> tuple[ProbeObject, frozenset[str], tuple[str, ...]]:
-    programs = frozenset(name for flavour in chosen for name in flavour.programs)
-    probes = ProbeObject(library, PROBES)
-    try:
-        probes.load_only(programs)
-    except BpfError:
-        probes.close()
-        raise
-    lost = [flavour.lost for flavour in chosen if flavour.lost]
-    if "before_exit_fentry" in programs and _VMA_KFUNC not in KERNEL_BTF.read_bytes():
-        lost.append(_NO_MAPPINGS)
-    return probes, programs, tuple(lost)
-
-
-def _best_flavour(library: Library, family: Sequence[Flavour]) -> Flavour:
-    for flavour in family[:-1]:
-        probes = ProbeObject(library, PROBES)
-        try:
-            probes.load_only(frozenset(flavour.programs))
-        except BpfError:
-            continue
-        finally:
-            probes.close()
-        return flavour
-    return family[-1]
-
-
-def _require_this_machine() -> None:
-    """What libbpf would report in words that mislead is looked at first."""
-    what = "the kernel probes cannot be loaded"
-    if platform.machine() != "x86_64":
-        raise EngineUnavailable(what, f"they are built for x86_64, and this is {platform.machine()}")
-    if not PROBES.exists():
-        raise EngineUnavailable(what, f"they have not been built: {PROBES} is not there", "make probes")
-    if not KERNEL_BTF.exists():
-        raise EngineUnavailable(
-            what,
-            f"this kernel does not describe its types: {KERNEL_BTF} is not there (CONFIG_DEBUG_INFO_BTF)",
-            "agentscope doctor; without the probes, agentscope run and diagnose still work",
-        )
-
-
-def _not_permitted() -> EngineUnavailable:
-    if os.geteuid() == 0:
-        why = "the kernel refuses BPF to this root user: a container without CAP_BPF and CAP_PERFMON, or kernel lockdown"
-        return EngineUnavailable(
-            "the kernel probes cannot be loaded",
-            why,
-            "agentscope doctor; without the probes, agentscope run and diagnose still work",
-        )
-    return EngineUnavailable("the kernel probes cannot be loaded", "it takes root", "sudo agentscope …")
-
-
-def _not_loadable(error: BpfError) -> EngineUnavailable:
-    why = f"this kernel ({platform.release()}) refuses them: {errno.errorcode.get(error.errno or 0, error.errno)}"
-    return EngineUnavailable(
-        "the kernel probes cannot be loaded",
-        why,
-        "agentscope doctor; without the probes, agentscope run and diagnose still work",
-    )

@@ -12,6 +12,7 @@ import os
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from threading import Thread
 
@@ -44,6 +45,12 @@ _PROTOTYPES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p)),
     "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p)),
 }
+
+
+class _IterOptions(ctypes.Structure):
+    """struct bpf_iter_attach_opts."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("scope", ctypes.c_char_p), ("scope_bytes", ctypes.c_uint32))
 
 
 class BpfError(OSError):
@@ -93,6 +100,12 @@ class Library:
     def last_error(self, what: str) -> BpfError:
         """The same for calls that return a null pointer and set errno."""
         return self.error(ctypes.get_errno() or errno.EINVAL, what)
+
+
+@cache
+def the_library() -> Library:
+    """The one binding of this process: libbpf calls back into it for as long as the process lives."""
+    return Library()
 
 
 # the same on all architectures since 5.2, but for perf_event_open: include/uapi/asm-generic/unistd.h, syscall_64.tbl
@@ -212,7 +225,26 @@ class ProbeObject:
 
     def read_iterator(self, name: str) -> bytes:
         """One pass of an attached iterator: all it wrote."""
-        descriptor = self._calls.bpf_iter_create(self._calls.bpf_link__fd(self._links[name]))
+        return self._read_link(self._links[name], name)
+
+    def read_iterator_of(self, name: str, pid: int) -> bytes:
+        """One pass of a task iterator, attached or not, over the threads of one process; nothing if there is none.
+
+        Raises:
+            BpfError: the kernel cannot scope an iterator (before 6.1).
+        """
+        scope = struct.pack("<IIIxxxx", 0, pid, 0)  # union bpf_iter_link_info, its member `task`: tid, pid, pid_fd
+        options = _IterOptions(ctypes.sizeof(_IterOptions), scope, len(scope))
+        link = self._calls.bpf_program__attach_iter(self._program(name), ctypes.byref(options))
+        if not link:
+            raise self._library.last_error(f"attach {name} to a process")
+        try:
+            return self._read_link(link, name)
+        finally:
+            self._calls.bpf_link__destroy(link)
+
+    def _read_link(self, link: int, name: str) -> bytes:
+        descriptor = self._calls.bpf_iter_create(self._calls.bpf_link__fd(link))
         if descriptor < 0:
             raise self._library.error(descriptor, f"iterate {name}")
         pieces: list[bytes] = []

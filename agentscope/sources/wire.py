@@ -77,11 +77,16 @@ OOM_RECORD = Layout(
     "trigger_pid:I comm:16s trigger_comm:16s cgroup.length:H cgroup.flags:H trigger_cgroup.length:H trigger_cgroup.flags:H "
     "reserved:I",
 )
+PULSE_HEAD = Layout("pulse_head", "now_ns:Q boot_ns:Q reader_arrival_ns:Q")
 PULSE_ROW = Layout(
     "pulse_row",
-    "pid:I tid:I start_ns:Q now_ns:Q arrival_ns:Q reader_arrival_ns:Q user_ns:Q system_ns:Q voluntary_switches:Q "
-    "involuntary_switches:Q anon_pages:q file_pages:q shmem_pages:q syscall_args:6Q syscall:i state:I comm:16s",
+    "anon_pages:q file_pages:q shmem_pages:q pid:I tid:I start_ns:Q arrival_ns:Q user_ns:Q system_ns:Q voluntary_switches:Q "
+    "involuntary_switches:Q read_bytes:q written_bytes:q ip:Q syscall_args:6Q syscall:i state:I comm:16s",
 )
+REGISTERS_ROW = Layout("registers_row", "pid:I tid:I registers:17Q")
+CALL_KEY = Layout("call_key", "pid:I number:H error:H")
+CONNECT_KEY = Layout("connect_key", "pid:I error:H length:H address:112s")
+STATUS_KEY = Layout("status_key", "pid:I status:I")
 WATCH = Layout("watch", "last_fault_ns:Q faults:I flags:I")
 CONTROL = Layout("control", "lost_records:Q lost_watches:Q discover:I reserved:I")
 TAIL = Layout("tail", "position:Q written_ns:Q bytes:8192s")

@@ -69,6 +69,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         names = {name: archive.getinfo(name).file_size for name in archive.namelist()}
     assert names["agentscope/sources/probes/core.bpf.o"] > 10_000
+    assert names["agentscope/sources/probes/examine.bpf.o"] > 10_000
     assert names["agentscope/stream.schema.json"] > 1000
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
