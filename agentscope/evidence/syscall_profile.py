@@ -24,6 +24,7 @@ class CallProfile(Evidence, frozen=True, tag="syscall-profile"):
     connects: tuple[ConnectCount, ...] = ()
     statuses: tuple[StatusCount, ...] = ()
     written: tuple[Written, ...] = ()
+    lost: int = 0  # calls that could not be counted
 
     def count(self, pid: int, *, without: frozenset[str] = frozenset()) -> int:
         """How many calls a process made, some kinds left out."""
@@ -64,5 +65,6 @@ def collect(scene: HangScene) -> CallProfile | Missing | None:
         calls=tuple(sorted(profile.calls, key=lambda each: -each.count)[:CALLS]),
         connects=tuple(sorted(profile.connects, key=lambda each: -each.count)[:ADDRESSES]),
         statuses=tuple(sorted(profile.statuses, key=lambda each: -each.count)[:ADDRESSES]),
+        lost=profile.lost,
         written=tuple(Written(pid=pid, bytes=count) for pid, count in list(profile.written_bytes.items())[:ADDRESSES]),
     )

@@ -153,7 +153,15 @@ def reads_answer(frames: Sequence[PythonFrame]) -> bool:
 
 def subscribes(frames: Sequence[PythonFrame]) -> bool:
     """Whether a thread waits for news that may never come, by design: a subscription, a web socket, a message queue."""
-    return any(word in f"{file_name(frame.file)} {frame.function}".lower() for frame in frames[:_NEAR] for word in _SUBSCRIBES)
+    named = (
+        f"{file_name(frame.file) if is_own(frame) else _package_of(frame)} {frame.function}".lower() for frame in frames[:_NEAR]
+    )
+    return any(word in text for text in named for word in _SUBSCRIBES)
+
+
+def _package_of(frame: PythonFrame) -> str:
+    """The last two parts of a library's path: "websocket/_core.py"."""
+    return "/".join(frame.file.rsplit("/", 2)[-2:])
 
 
 def is_tls(frames: Sequence[PythonFrame]) -> bool:

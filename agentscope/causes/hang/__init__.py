@@ -151,8 +151,13 @@ def loop_threads(waits: ThreadWaits, python: PythonThreads | None) -> list[LoopT
 
 def has_a_loop(process: ProcessSeen) -> bool:
     """Whether the main thread of a process runs an event loop, as Node's does."""
+    return process.comm in RUNTIMES_WITH_A_LOOP or program_of(process) in RUNTIMES_WITH_A_LOOP
+
+
+def program_of(process: ProcessSeen) -> str:
+    """The program of a process by its command: Node's main thread calls itself MainThread."""
     words = process.command.split()
-    return process.comm in RUNTIMES_WITH_A_LOOP or bool(words and file_name(words[0]) in RUNTIMES_WITH_A_LOOP)
+    return file_name(words[0]) if words else process.comm
 
 
 # --- what others wait for -----------------------------------------------------------------------------------------------------
@@ -210,7 +215,7 @@ def answer_is_due(owed: Obligation, sockets: Sockets, tasks: AsyncTasks | None, 
     if tasks is not None and next(telling_tasks(tasks, owed.pid, sockets), None) is not None:
         return ("async-tasks",)
     client = held.socket.peer_holder if held is not None else None
-    return () if client is not None and client.state in {"S", "D"} else None
+    return () if client is not None and client.state in {"S", "D"} and client.waits is not False else None
 
 
 def telling_tasks(tasks: AsyncTasks, pid: int, sockets: Sockets) -> Iterator[TaskSeen]:

@@ -19,7 +19,7 @@ released); idle workers of a thread pool; a pool without a free connection (hang
 from collections.abc import Iterator
 
 from agentscope.causes import No
-from agentscope.causes.hang import at, cites, dues, endless, excused, loop_threads, seconds, where
+from agentscope.causes.hang import Due, at, cites, dues, endless, excused, loop_threads, seconds, where
 from agentscope.evidence.health import HealthCheck
 from agentscope.evidence.lock_waits import LockWaits
 from agentscope.evidence.native_threads import NativeThreads
@@ -55,11 +55,13 @@ def match(
     alone = None if left else nobody_left(waits, locks, python)
     if isinstance(alone, No):
         return alone
+    if left is None and alone is None:
+        return No("no ring of holders was found")
     pid = left.pid if left is not None else alone.wait.pid if alone is not None else None
     owed = dues(waits, sockets, None, health, progress)
-    due = next((each for each in owed if each.obligation is None or each.obligation.pid == pid), None)
+    due = next((each for each in owed if each.obligation is None or each.obligation.pid == pid), None) or joined(pid, waits)
     if due is None:
-        return No("its threads wait for locks, but nothing is outstanding" if left or alone else "no ring of holders was found")
+        return No("its threads wait for locks without end, but nothing is outstanding")
     thread = waits.thread(left.pid, left.tid) if left is not None else alone
     assert thread is not None
     place = where(thread, python, native)
@@ -79,6 +81,12 @@ def match(
             "take it by `with lock:`, which releases it whatever happens, or by acquire(timeout=...)",
         ),
     )
+
+
+def joined(pid: int | None, waits: ThreadWaits) -> Due | None:
+    """The agent's own wait for a worker process: that is outstanding too."""
+    waiter = waits.waited_for(pid) if pid is not None and pid != waits.agent.pid else None
+    return None if waiter is None else Due(f"the agent waits for {waiter.wait.says}", waiter.for_s, ())
 
 
 def ring_of(waits: ThreadWaits, locks: LockWaits | None) -> Ring:

@@ -25,6 +25,7 @@ from agentscope.causes.hang import (
     dues,
     excused,
     loop_threads,
+    program_of,
     seconds,
     where,
 )
@@ -76,7 +77,7 @@ def match(
         elif busy and not lasted(loop, due, waits, profile):
             reason = No("its event loop is busy, but nobody has waited long")
         else:
-            return found(loop, due, python, busy=busy, profile=profile, samples=samples)
+            return found(loop, due, waits, python, busy=busy, profile=profile, samples=samples)
     return reason
 
 
@@ -101,6 +102,7 @@ def lasted(loop: LoopThread, due: Due, waits: ThreadWaits, profile: CallProfile 
 def found(
     loop: LoopThread,
     due: Due,
+    waits: ThreadWaits,
     python: PythonThreads | None,
     *,
     busy: bool,
@@ -109,14 +111,14 @@ def found(
 ) -> Finding:
     """The finding."""
     thread = loop.thread
-    process = f"{thread.comm} (pid {thread.wait.pid})"
+    process = waits.process(thread.wait.pid) or waits.agent
     place = where(thread, python)
     sampled = samples.of(thread.wait.pid, thread.wait.tid) if samples is not None else None
     hottest = sampled.python_lines[0] if sampled is not None and sampled.python_lines and not place else ""
     call = blocking_call(loop)
     for_s = thread.for_s if not busy or thread.for_s >= (due.for_s or 0.0) else due.for_s
     does = "computes" if busy else f"waits for {thread.wait.says}"
-    spot = place or hottest or f"{process}, its main thread"
+    spot = place or hottest or f"the main thread of {program_of(process)} (pid {process.pid})"
     return Finding(
         headline=f"Hung for {seconds(for_s)}: its event loop is blocked{at(place or hottest)}, where it {does}; meanwhile {due.says}",
         culprit=f"{call} at {place}" if call and place else f"{spot} {does if busy else 'blocks'}",

@@ -342,7 +342,7 @@ def of_unread(seen: Seen) -> Iterator[Finding | No]:
         process = waits.process(owed.pid)
         if owed.kind != "closed-unread" or held is None or process is None or not process.own:
             continue
-        unread = held.socket.receive_queue - 1
+        unread = held.socket.receive_queue - (held.socket.kind == "tcp")  # the end of the stream counts as one
         blocked = next((each for each in stuck_threads(waits) if waits_inside(each, owed.pid, seen)), None)
         if any(owed.inode in each.wait.sockets for each in waits.of(owed.pid)) or (owed.for_s or 0.0) < waits.patience_s:
             continue

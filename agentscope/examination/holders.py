@@ -1,0 +1,113 @@
+"""What the processes at the other end do: whoever holds a file lock, has a pipe open, or is a client of the agent.
+
+They are no part of the agent's tree, so nobody samples them. Two readings of the scheduler's own clock a tenth of a second apart
+tell whether one works, and its blocked calls whether it waits at just that connection.
+"""
+
+import time
+from collections.abc import Collection, Iterator
+
+import msgspec
+
+from agentscope.examination import Examination, Holder
+from agentscope.examination.proc import read_proc, tids_of
+
+_PROCESSES = 16
+_THREADS = 64
+_BETWEEN_S = 0.1
+_WAITS = frozenset(
+    {"read", "readv", "recvfrom", "recvmsg", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
+)
+
+
+def with_holders_watched(seen: Examination, *, between_s: float = _BETWEEN_S) -> Examination:
+    """The same, with what the holders outside of the tree do; takes `between_s`, or no time where there are none."""
+    inside = {process.pid for process in seen.processes}
+    clients = {
+        socket.inode: socket.peer_holder
+        for socket in seen.sockets
+        if socket.accepted
+        and socket.peer_holder is not None
+        and socket.peer_holder.pid not in inside
+        and not socket.receive_queue
+    }
+    waited = {inode: waits_at(holder) for inode, holder in list(clients.items())[:_PROCESSES]}
+    outside = sorted({holder.pid for holder in _holders(seen) if holder.pid not in inside})[:_PROCESSES]
+    shares = cpu_shares(outside, between_s) if outside else {}
+
+    def watched(holder: Holder) -> Holder:
+        return msgspec.structs.replace(holder, cpu_share=shares[holder.pid]) if holder.pid in shares else holder
+
+    return msgspec.structs.replace(
+        seen,
+        file_locks=tuple(
+            lock if lock.holder is None else msgspec.structs.replace(lock, holder=watched(lock.holder))
+            for lock in seen.file_locks
+        ),
+        pipes=tuple(
+            msgspec.structs.replace(
+                pipe, readers=tuple(watched(end) for end in pipe.readers), writers=tuple(watched(end) for end in pipe.writers)
+            )
+            for pipe in seen.pipes
+        ),
+        sockets=tuple(
+            msgspec.structs.replace(each, peer_holder=msgspec.structs.replace(each.peer_holder, waits=waited[each.inode]))
+            if each.inode in waited and each.peer_holder is not None
+            else each
+            for each in seen.sockets
+        ),
+    )
+
+
+def _holders(seen: Examination) -> Iterator[Holder]:
+    """Everybody who holds what a thread of the tree waits for."""
+    yield from (lock.holder for lock in seen.file_locks if lock.holder is not None)
+    for pipe in seen.pipes:
+        yield from (*pipe.readers, *pipe.writers)
+
+
+def cpu_shares(pids: Collection[int], between_s: float = _BETWEEN_S) -> dict[int, float]:
+    """How much of one CPU each of these processes uses, all its threads together; one that has gone is left out."""
+    before = {pid: _on_cpu_ns(pid) for pid in pids}
+    began = time.monotonic()
+    time.sleep(between_s)
+    after = {pid: _on_cpu_ns(pid) for pid in pids}
+    elapsed_ns = (time.monotonic() - began) * 1e9
+    return {
+        pid: round(max(0, spent - earlier) / elapsed_ns, 3)
+        for pid in pids
+        if (earlier := before[pid]) is not None and (spent := after[pid]) is not None
+    }
+
+
+def _on_cpu_ns(pid: int) -> int | None:
+    """Time on the CPU of the first threads of a process: first field of schedstat (Documentation/scheduler/sched-stats.rst)."""
+    found = [read_proc(f"/proc/{pid}/task/{tid}/schedstat") for tid in tids_of(pid, _THREADS)]
+    spent = [int(fields[0]) for text in found if text and (fields := text.split()) and fields[0].isdigit()]
+    return sum(spent) if spent else None
+
+
+def waits_at(holder: Holder) -> bool | None:
+    """Whether a thread of a process is blocked in waiting for bytes at its end; None where it may not be looked at."""
+    from agentscope.examination.calls import CallReader
+    from agentscope.examination.descriptors import read_descriptors
+    from agentscope.examination.threads import parse_syscall
+
+    if holder.descriptor is None:
+        return None
+    could_look = False
+    with CallReader(holder.pid) as reader:
+        for tid in tids_of(holder.pid, _THREADS):
+            text = read_proc(f"/proc/{holder.pid}/task/{tid}/syscall")
+            could_look |= text is not None
+            syscall = parse_syscall(text or b"")
+            call = reader.read(tid, syscall) if syscall is not None else None
+            if call is None or call.name not in _WAITS:
+                continue
+            if holder.descriptor in call.descriptors:
+                return True
+            if call.name.startswith("epoll"):
+                epolls = (each for each in read_descriptors(holder.pid) if each.number in call.descriptors)
+                if any(holder.descriptor in each.watches for each in epolls):
+                    return True
+    return False if could_look else None
