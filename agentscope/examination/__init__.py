@@ -21,12 +21,18 @@ SocketState = Literal[
 
 
 class Holder(Value, frozen=True):
-    """A process that has an object open: `descriptor` is its number there; `state` the letter of /proc/PID/stat."""
+    """A process that has an object open: `descriptor` is its number there; `state` the letter of /proc/PID/stat.
+
+    `cpu_share` is of one CPU, all its threads, over the moment that it was watched; None where it was not. `waits` tells of the
+    client of a connection whether a thread of it is blocked in waiting for bytes there; None where that is not known.
+    """
 
     pid: int
     comm: str
     descriptor: int | None = None
     state: str | None = None
+    cpu_share: float | None = None
+    waits: bool | None = None
 
 
 class Descriptor(Value, frozen=True):
