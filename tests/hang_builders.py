@@ -76,9 +76,9 @@ def thread(call: Call | None = None, tid: int = AGENT, *, for_s: float = LONG_S,
     return Thread(tid=tid, state=state, call=call, since_ns=NOW_NS - int(for_s * S), **facts)
 
 
-def running(tid: int = AGENT, *, cpu: float = 1.0, for_s: float = LONG_S) -> Thread:
-    """A thread that uses a CPU."""
-    return thread(None, tid, for_s=for_s, state="R", cpu_share=cpu)
+def running(tid: int = AGENT, *, cpu: float = 1.0, busy: float | None = None, for_s: float = LONG_S) -> Thread:
+    """A thread that uses a CPU, or would if others left it one (`busy`)."""
+    return thread(None, tid, for_s=for_s, state="R", cpu_share=cpu, busy_share=cpu if busy is None else busy)
 
 
 def process(*threads: Thread, pid: int = AGENT, **more: Any) -> ProcessLook:

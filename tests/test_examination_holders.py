@@ -1,5 +1,6 @@
 """What the processes at the other end do, read from outside."""
 
+import os
 import socket
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 import pytest
 
 from agentscope.examination import FileLock, Holder
-from agentscope.examination.holders import cpu_shares, waits_at, with_holders_watched
+from agentscope.examination.holders import cpu_shares, waits_at, with_ended_children, with_holders_watched
 from tests.hang_builders import holder, listening, pipe, process, request, seen, thread
 
 WORKS = """
@@ -101,3 +102,16 @@ def test_nothing_to_watch_takes_no_time():
     began = time.monotonic()
     assert with_holders_watched(look) == look
     assert time.monotonic() - began < 0.05
+
+
+def test_children_that_nobody_has_read():
+    """A zombie of a process of the tree is added as ended; once its status is read there is nothing to add."""
+    started = subprocess.Popen(["true"])
+    look = seen(process(thread(tid=os.getpid()), pid=os.getpid()))
+    until = time.monotonic() + 5
+    while with_ended_children(look) == look and time.monotonic() < until:
+        time.sleep(0.02)
+    added = with_ended_children(look).processes[1:]
+    assert [(each.pid, each.comm, each.ended) for each in added if each.pid == started.pid] == [(started.pid, "true", True)]
+    started.wait()
+    assert all(each.pid != started.pid for each in with_ended_children(look).processes)

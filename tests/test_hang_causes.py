@@ -307,7 +307,9 @@ class TestEventLoopBlocked:
         """A runnable thread that gets a hundredth of a CPU does not block its loop: it is throttled."""
         stack = stacks(("answer agent.py:14", *IN_CALLBACK))
         look = seen(
-            process(running(cpu=0.01, for_s=0.5), descriptors=ASYNC_SERVER), python=(stack,), sockets=(listening(waiting=1),)
+            process(running(cpu=0.01, busy=1.0, for_s=0.5), descriptors=ASYNC_SERVER),
+            python=(stack,),
+            sockets=(listening(waiting=1),),
         )
         assert "event-loop-blocked" in calm(look)
 
@@ -460,6 +462,11 @@ class TestSpin:
         assert "crunch" in found.culprit
         assert "GIL" in found.headline
         assert "sockets" in found.cites
+
+    def test_on_a_crowded_machine(self):
+        """A thread that gets a third of a CPU, because others want it too, spins all the same."""
+        look = seen(process(running(cpu=0.3, busy=1.0)), profile=NO_CALLS, samples=(tight("wait_until_done+0x4 (agent)"),))
+        assert hang(look).cause == "hang/spin"
 
     def test_diagnosed_late(self):
         """Nobody watched before: how long it has spun is told as "at least"."""

@@ -36,7 +36,7 @@ class AsyncTasks(Evidence, frozen=True, tag="async-tasks"):
     def says(self) -> str:
         """One sentence for a person."""
         told = "; ".join(
-            f"{each.name} at {each.place}{f' awaits a {each.awaits}' if each.awaits else ''}" for each in self.tasks[:3]
+            f"{each.name} at {each.place}{f', awaiting {each.awaits}' if each.awaits else ''}" for each in self.tasks[:3]
         )
         return f"{self.count} asyncio tasks: {told}{f' ({self.count - 3} more)' if self.count > 3 else ''}"
 

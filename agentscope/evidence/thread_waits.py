@@ -16,6 +16,7 @@ DESCRIPTORS = 16  # of one call
 OBJECTS = 64  # sockets and pipes of one wait
 AWAKE_S = 2.0  # in state D for less than this is work
 SHOWN = 120  # characters of a command line or a path
+BUSY, SERVED = 0.8, 0.1  # of one CPU: what a busy thread wants, and what it gets at least, however many want it
 BUSY_CPU = 0.05
 BUSY_SWITCHES = 5.0  # a second: a tool that reads or writes much uses little CPU
 _RANK = {"running": 1, "disk": 1, "stopped": 1, "human": 1, "llm": 2, "peer": 2, "tool": 2, "file-lock": 2, "pipe": 2}
@@ -38,7 +39,14 @@ class ThreadSeen(Value, frozen=True):
     target: str | None = None
     ends: tuple[PipeEnd, ...] = ()
     cpu_share: float | None = None
+    busy_share: float | None = None
     switches_per_s: float | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether it does nothing but use the CPU, or wait for one that others use; a quota that hardly lets it run is no such wait."""
+        wants = self.cpu_share if self.busy_share is None else self.busy_share
+        return (wants or 0.0) >= BUSY and (self.cpu_share or 0.0) >= SERVED
 
     @property
     def for_s(self) -> float:
@@ -254,5 +262,6 @@ def thread_seen(wait: Wait, thread: Thread, process: ProcessLook, seen: Examinat
         target=found[0].target[:SHOWN] if found else None,
         ends=tuple(ends[:OBJECTS]),
         cpu_share=thread.cpu_share,
+        busy_share=thread.busy_share,
         switches_per_s=thread.switches_per_s,
     )

@@ -27,6 +27,11 @@ def file_name(path: str) -> str:
     return path.rsplit("/", 1)[-1]
 
 
+def function_of(frame: PythonFrame) -> str:
+    """The bare name of a frame's function: "wait" of "Condition.wait"."""
+    return frame.function.rpartition(".")[2]
+
+
 def line_of(frame: PythonFrame) -> str:
     """A frame as "agent.py:12"."""
     return f"{file_name(frame.file)}:{frame.line or frame.first_line}"
@@ -66,9 +71,9 @@ _LOOPS = (
 def loop_state(frames: Sequence[PythonFrame]) -> Literal["waits", "inside"] | None:
     """Whether a thread runs an event loop, and if so whether that waits for events or is inside a callback; None: no loop."""
     for depth, frame in enumerate(frames):
-        loop = next((each for each in _LOOPS if frame.file.endswith(each.file) and frame.function in each.runs), None)
+        loop = next((each for each in _LOOPS if frame.file.endswith(each.file) and function_of(frame) in each.runs), None)
         if loop is not None:
-            return "waits" if depth == 0 or frames[depth - 1].function in loop.waits else "inside"
+            return "waits" if depth == 0 or function_of(frames[depth - 1]) in loop.waits else "inside"
     return None
 
 
@@ -114,13 +119,13 @@ _FETCHES = frozenset(
 def pool_frame(frames: Sequence[PythonFrame]) -> PythonFrame | None:
     """The frame that takes a connection out of a pool, if the innermost frames are in one; a pool of workers does not count."""
     for frame in frames[:_NEAR]:
-        path, function = frame.file.lower(), frame.function.lower()
+        path, function = frame.file.lower(), function_of(frame)
         if any(part in path for part in _WORKERS):
             return None
-        if frame.function in _CHECKOUTS:
+        if function in _CHECKOUTS:
             return frame
         pooled = "pool" in file_name(path) or "/pool/" in path
-        if pooled and "worker" not in function and any(word in function for word in _TAKES):
+        if pooled and "worker" not in function.lower() and any(word in function.lower() for word in _TAKES):
             return frame
     return None
 
@@ -128,8 +133,8 @@ def pool_frame(frames: Sequence[PythonFrame]) -> PythonFrame | None:
 def worker_state(frames: Sequence[PythonFrame]) -> Literal["idle", "job"] | None:
     """Whether a thread is a pool's worker, and if so whether it waits for a job or has one; None: it is no such worker."""
     for depth, frame in enumerate(frames):
-        if any(frame.file.endswith(file) and frame.function == function for file, function in _WORKER_LOOPS):
-            waits = all(not is_own(inner) and inner.function in _FETCHES for inner in frames[:depth])
+        if any(frame.file.endswith(file) and function_of(frame) == function for file, function in _WORKER_LOOPS):
+            waits = all(not is_own(inner) and function_of(inner) in _FETCHES for inner in frames[:depth])
             return "idle" if waits else "job"
     return None
 

@@ -1,6 +1,6 @@
-"""What the processes at the other end do: whoever holds a file lock, has a pipe open, or is a client of the agent.
+"""What is around the agent's tree: whoever holds a file lock, has a pipe open or is a client, and children that have ended.
 
-They are no part of the agent's tree, so nobody samples them. Two readings of the scheduler's own clock a tenth of a second apart
+Holders are no part of the tree, so nobody samples them. Two readings of the scheduler's own clock a tenth of a second apart
 tell whether one works, and its blocked calls whether it waits at just that connection.
 """
 
@@ -9,11 +9,12 @@ from collections.abc import Collection, Iterator
 
 import msgspec
 
-from agentscope.examination import Examination, Holder
-from agentscope.examination.proc import read_proc, tids_of
+from agentscope.examination import Examination, Holder, ProcessLook
+from agentscope.examination.proc import read_proc, read_stat, tids_of
 
 _PROCESSES = 16
 _THREADS = 64
+_CHILDREN = 256
 _BETWEEN_S = 0.1
 _WAITS = frozenset(
     {"read", "readv", "recvfrom", "recvmsg", "poll", "ppoll", "select", "pselect6", "epoll_wait", "epoll_pwait", "epoll_pwait2"}
@@ -57,6 +58,22 @@ def with_holders_watched(seen: Examination, *, between_s: float = _BETWEEN_S) ->
             for each in seen.sockets
         ),
     )
+
+
+def with_ended_children(seen: Examination) -> Examination:
+    """The same, with the children of its processes that have ended and whose status nobody has read (zombies)."""
+    known = {process.pid for process in seen.processes}
+    found: list[ProcessLook] = []
+    for process in seen.processes[:_PROCESSES]:
+        texts = (read_proc(f"/proc/{process.pid}/task/{tid}/children") or b"" for tid in tids_of(process.pid, _THREADS))
+        for word in b" ".join(texts).split()[:_CHILDREN]:
+            stat = read_stat(int(word)) if word.isdigit() and int(word) not in known else None
+            if stat is not None and stat.state in {"Z", "X"} and stat.ppid == process.pid:
+                ended = ProcessLook(
+                    pid=int(word), start_ns=stat.start_ns, ppid=stat.ppid, comm=stat.comm, role="tool", ended=True
+                )
+                found.append(ended)
+    return msgspec.structs.replace(seen, processes=(*seen.processes, *found[:_PROCESSES])) if found else seen
 
 
 def _holders(seen: Examination) -> Iterator[Holder]:

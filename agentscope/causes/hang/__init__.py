@@ -16,11 +16,10 @@ from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import HeldSocket, Sockets
 from agentscope.evidence.thread_waits import ProcessSeen, ThreadSeen, ThreadWaits
 from agentscope.examination import Holder
-from agentscope.examination.frames import blamed_native, blamed_place, file_name, is_own, loop_state, worker_state
-from agentscope.examination.waiting import Obligation
+from agentscope.examination.frames import blamed_native, blamed_place, file_name, function_of, is_own, loop_state, worker_state
+from agentscope.examination.waiting import Obligation, Wait
 from agentscope.model import PythonFrame
 
-BUSY = 0.8  # of one CPU: a thread that does nothing else, on a machine that others use too
 IDLE = 0.05
 LONG_S = 60.0  # a time-out above this is as good as none to whoever waits
 MODEL_S = 180.0  # what a model may take to begin its answer
@@ -59,6 +58,16 @@ def where(thread: ThreadSeen, python: PythonThreads | None, native: NativeThread
     pid, tid = thread.wait.pid, thread.wait.tid
     place = blamed_place(python.of(pid, tid)) if python is not None else ""
     return place or (blamed_native(native.of(pid, tid)) if native is not None else None) or ""
+
+
+def doing(wait: Wait) -> str:
+    """What a thread does, as a clause: "waits for a lock", "is sleeping 90 s"."""
+    return f"is {wait.says}" if wait.kind == "timer" and wait.says.startswith("sleeping") else f"waits for {wait.says}"
+
+
+def an(noun: str) -> str:
+    """A noun with its article."""
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def at(place: str) -> str:
@@ -231,7 +240,7 @@ def telling_tasks(tasks: AsyncTasks, pid: int, sockets: Sockets) -> Iterator[Tas
     for task in mine:
         idle = innermost_file(task).endswith(("asyncio/streams.py", "asyncio/queues.py", "asyncio/base_events.py"))
         own = any(is_own(frame) for frame in task.chain)
-        timed = any(frame.function == "wait_for" for frame in task.chain)
+        timed = any(function_of(frame) == "wait_for" for frame in task.chain)
         # the first task is the program's own life, which often waits for a signal to end
         if task.awaits not in {None, "sleep"} and own and not idle and not timed and task.name != "Task-1":
             yield task

@@ -29,6 +29,7 @@ from agentscope.causes.hang import (
     READS,
     at,
     cites,
+    doing,
     endless,
     excused,
     seconds,
@@ -152,7 +153,7 @@ def judged(thread: ThreadSeen, child: Child, seen: Seen, *, strongly: bool = Fal
         return No(f"{inner.words} waits, and whether the agent needs its end is not known")
     place = where(thread, seen.python)
     through = "" if inner.pid == child.pid else f" through {child.words}"
-    named = f"tool `{inner.command}` (pid {inner.pid})"
+    named = f"{'worker' if inner.own else 'tool'} `{inner.command}` (pid {inner.pid})"
     return Finding(
         headline=f"Hung for {seconds(thread.for_s)}: it waits{at(place)} for {named}{through}, which {stuck.says}",
         culprit=f"{named} {stuck.says}",
@@ -187,7 +188,7 @@ def stuck_in(inner: ProcessSeen, thread: ThreadSeen, seen: Seen) -> Stuck | No:
         return of_pipe(inner, main, thread, seen)
     if wait.kind in {"peer", "llm"} and seen.sockets is not None:
         return of_peer(inner, main, seen.waits, seen.sockets)
-    return No(f"{inner.words} waits for {wait.says}: that may come")
+    return No(f"{inner.words} {doing(wait)}: that may come")
 
 
 def of_sleep(inner: ProcessSeen, main: ThreadSeen, waits: ThreadWaits) -> Stuck | No:
@@ -213,7 +214,7 @@ def of_pipe(inner: ProcessSeen, main: ThreadSeen, thread: ThreadSeen, seen: Seen
             return Stuck(f"reads {what} that nobody but itself has open for writing", ("pipes",))
         if others == {thread.wait.pid} and ends:
             return Stuck("waits for input from the agent, which itself waits for it to end", ("pipes",))
-    return No(f"{inner.words} waits for {main.wait.says}: that may come")
+    return No(f"{inner.words} {doing(main.wait)}: that may come")
 
 
 def of_peer(inner: ProcessSeen, main: ThreadSeen, waits: ThreadWaits, sockets: Sockets) -> Stuck | No:
@@ -227,7 +228,7 @@ def of_peer(inner: ProcessSeen, main: ThreadSeen, waits: ThreadWaits, sockets: S
             return Stuck(
                 f"waits without time-out for {held.words}, which has not answered for {seconds(owed.for_s)}", ("sockets",)
             )
-    return No(f"{inner.words} waits for {main.wait.says}: that may come")
+    return No(f"{inner.words} {doing(main.wait)}: that may come")
 
 
 # --- what a child left behind -------------------------------------------------------------------------------------------------
@@ -242,12 +243,19 @@ def left_behind(thread: ThreadSeen, seen: Seen) -> Holder | No | None:
     holders = {end.pid: end for pipe in ends for end in pipe.writers if end.pid != thread.wait.pid}
     living = {each.pid for each in seen.children.children if not each.ended}
     ended = ended_child(thread, seen)
-    if not holders or living & holders.keys() or not (ended or any(seen.waits.process(pid) for pid in holders)):
+    known = ended or any(seen.waits.process(pid) for pid in holders) or reads_a_tool(thread, seen)
+    if not holders or living & holders.keys() or not known:
         return None
     for pid, holder in holders.items():
         if holder.state == "R" or (holder.cpu_share or 0.0) >= IDLE or seen.waits.works(pid):
             return No(f"{who(holder)}, which has the pipe open, works")
     return next(iter(holders.values()))
+
+
+def reads_a_tool(thread: ThreadSeen, seen: Seen) -> bool:
+    """Whether a thread is in Python's own code that reads the output of a command."""
+    frames = seen.python.of(thread.wait.pid, thread.wait.tid) if seen.python is not None else ()
+    return any(frame.file.endswith(("/subprocess.py", "/asyncio/subprocess.py")) for frame in frames[:8])
 
 
 def ended_child(thread: ThreadSeen, seen: Seen) -> Child | None:

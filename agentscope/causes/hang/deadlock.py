@@ -28,7 +28,7 @@ from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import Sockets
 from agentscope.evidence.thread_waits import ThreadSeen, ThreadWaits
 from agentscope.examination import LockWait
-from agentscope.examination.frames import file_name, line_of, own_frame, pool_frame, worker_state
+from agentscope.examination.frames import file_name, function_of, line_of, own_frame, pool_frame, worker_state
 from agentscope.model import Finding
 
 Ring = tuple[LockWait, ...]
@@ -118,7 +118,7 @@ def handed_over(wait: LockWait) -> bool:
         wait.holder_tid == wait.tid
         and frame is not None
         and file_name(frame.file) == "threading.py"
-        and frame.function in {"wait", "_wait_for_tstate_lock", "join"}
+        and function_of(frame) in {"wait", "_wait_for_tstate_lock", "join"}
     )
 
 
@@ -127,7 +127,7 @@ def of_ring(ring: Ring, waits: ThreadWaits, python: PythonThreads | None, native
     process = waits.process(ring[0].pid)
     threads = [thread for each in ring if (thread := waits.thread(each.pid, each.tid)) is not None]
     for_s = min(thread.for_s for thread in threads)
-    inside = "" if process is None or process.pid == waits.agent.pid else f" in {process.words}, for which the agent waits"
+    inside = "" if process is None or process.pid == waits.agent.pid else f" of {process.words}, for which the agent waits,"
     if len(ring) == 1:
         place = site(ring[0], threads[0], python, native)
         taken = f", which it took{at(line_of(ring[0].held_at))}" if ring[0].held_at is not None else ""

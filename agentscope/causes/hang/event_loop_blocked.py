@@ -17,11 +17,11 @@ events as it should; a loop that has nothing to do because a task waits (hang/ev
 
 from agentscope.causes import No
 from agentscope.causes.hang import (
-    BUSY,
     Due,
     LoopThread,
     at,
     cites,
+    doing,
     dues,
     excused,
     loop_threads,
@@ -40,7 +40,6 @@ from agentscope.evidence.thread_waits import ThreadWaits
 from agentscope.examination.frames import own_frame
 from agentscope.model import Finding
 
-BUSY_IN_A_CROWD = 0.4  # of one CPU: others may want it too
 TURNS = frozenset({"epoll_wait", "epoll_pwait", "epoll_pwait2", "poll", "ppoll", "select", "pselect6"})
 
 
@@ -67,7 +66,7 @@ def match(
     for loop in (each for each in loops if each.inside):
         due = next((each for each in owed if concerns(each, loop)), None)
         turns = profile.succeeded(loop.thread.wait.pid, TURNS) if profile is not None else 0
-        busy = is_busy(loop)
+        busy = loop.thread.busy
         if not busy and loop.thread.for_s < waits.patience_s:
             reason = No(f"its event loop has been in a callback for {seconds(loop.thread.for_s)} only")
         elif busy and turns:
@@ -79,12 +78,6 @@ def match(
         else:
             return found(loop, due, waits, python, busy=busy, profile=profile, samples=samples)
     return reason
-
-
-def is_busy(loop: LoopThread) -> bool:
-    """Whether the loop's thread computes, rather than waits for something in the blocking way."""
-    share = loop.thread.cpu_share
-    return (loop.thread.wait.kind == "running" and (share is None or share >= BUSY_IN_A_CROWD)) or (share or 0.0) >= BUSY
 
 
 def concerns(due: Due, loop: LoopThread) -> bool:
@@ -117,7 +110,7 @@ def found(
     hottest = sampled.python_lines[0] if sampled is not None and sampled.python_lines and not place else ""
     call = blocking_call(loop)
     for_s = thread.for_s if not busy or thread.for_s >= (due.for_s or 0.0) else due.for_s
-    does = "computes" if busy else f"waits for {thread.wait.says}"
+    does = "computes" if busy else doing(thread.wait)
     spot = place or hottest or f"the main thread of {program_of(process)} (pid {process.pid})"
     return Finding(
         headline=f"Hung for {seconds(for_s)}: its event loop is blocked{at(place or hottest)}, where it {does}; meanwhile {due.says}",

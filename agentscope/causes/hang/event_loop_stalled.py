@@ -23,6 +23,7 @@ from agentscope.causes.hang import (
     MULTIPLEXES,
     Due,
     LoopThread,
+    an,
     asked_elsewhere,
     cites,
     dues,
@@ -127,7 +128,7 @@ def found(loop: LoopThread, due: Due, sockets: Sockets, task: TaskSeen | None) -
     held = sockets.held(due.obligation.inode if due.obligation is not None else None)
     peer = held.words if held is not None else "a client"
     place = task.place if task is not None else ""
-    awaits = f" awaits a {task.awaits}" if task is not None and task.awaits else " waits"
+    awaits = f" awaits {an(task.awaits)}" if task is not None and task.awaits else " waits"
     what = f"; task {task.name}{awaits} at {place}" if task is not None else ""
     runtime = "py-spy dump --pid" if loop.runtime == "python" else "node's inspector opens with kill -USR1"
     return Finding(

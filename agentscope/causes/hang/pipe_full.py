@@ -14,7 +14,7 @@ less, at which a person reads; a peer across the network that does not read (han
 """
 
 from agentscope.causes import No
-from agentscope.causes.hang import WRITES, at, cites, excused, seconds, where, who
+from agentscope.causes.hang import WRITES, at, cites, doing, excused, seconds, where, who
 from agentscope.evidence.pipes import Pipes
 from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import Sockets
@@ -115,7 +115,7 @@ def doing_instead(reader: Holder | None, waits: ThreadWaits, python: PythonThrea
     main = next((each for each in waits.of(inside.pid) if each.main), None)
     if main is None or main.wait.kind == "running":
         return ""
-    return f", which waits for {main.wait.says}{at(where(main, python))}"
+    return f", which {doing(main.wait)}{at(where(main, python))}"
 
 
 def advice_for(own: bool, reader_own: bool) -> tuple[str, ...]:

@@ -22,7 +22,7 @@ from agentscope.evidence.async_tasks import AsyncTasks
 from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import HeldSocket, Sockets
 from agentscope.evidence.thread_waits import ThreadWaits
-from agentscope.examination.frames import is_own, own_frame, place_of, pool_frame
+from agentscope.examination.frames import function_of, is_own, own_frame, place_of, pool_frame
 from agentscope.model import Finding, PythonFrame
 
 
@@ -83,7 +83,7 @@ def tasks_at_a_pool(waits: ThreadWaits, python: PythonThreads, tasks: AsyncTasks
     for task in tasks.tasks if tasks is not None else ():
         loop, chain = loops.get(task.pid), task.chain[::-1]
         pool = pool_frame(chain)
-        timed = any(frame.function == "wait_for" for frame in chain) or (loop is not None and not endless(loop, LONG_S))
+        timed = any(function_of(frame) == "wait_for" for frame in chain) or (loop is not None and not endless(loop, LONG_S))
         if pool is None or loop is None or timed or loop.for_s < waits.patience_s or task.awaits in {None, "sleep"}:
             continue
         found.append(Waiting(task.pid, pool, own_frame(chain), loop.for_s, "task"))

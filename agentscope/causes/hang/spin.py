@@ -15,7 +15,7 @@ call that fails again and again (hang/retry-loop).
 """
 
 from agentscope.causes import No
-from agentscope.causes.hang import BUSY, Due, at, cites, dues, excused, loop_threads, seconds, where
+from agentscope.causes.hang import Due, at, cites, dues, excused, loop_threads, seconds, where
 from agentscope.evidence.activity import Activity
 from agentscope.evidence.health import HealthCheck
 from agentscope.evidence.progress import Progress
@@ -54,7 +54,7 @@ def match(
     excuse = excused(waits)
     if excuse is not None:
         return excuse
-    busy = [each for each in waits.own() if (each.cpu_share or 0.0) >= BUSY]
+    busy = [each for each in waits.own() if each.busy]
     if not busy:
         return No("no thread of it uses a whole CPU")
     output_s = activity.output_ago_s if activity is not None else None

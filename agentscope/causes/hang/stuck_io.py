@@ -43,7 +43,7 @@ from agentscope.evidence.pipes import Pipes
 from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import HeldSocket, Sockets
 from agentscope.evidence.thread_waits import ThreadSeen, ThreadWaits
-from agentscope.examination.frames import is_own, is_tls, reads_answer, subscribes, worker_state
+from agentscope.examination.frames import function_of, is_own, is_tls, reads_answer, subscribes, worker_state
 from agentscope.examination.waiting import Obligation
 from agentscope.model import Confidence, Finding, PythonFrame
 
@@ -367,5 +367,5 @@ def waits_inside(thread: ThreadSeen, pid: int, seen: Seen) -> bool:
     """Whether a thread of a process waits without end for something inside it, and is no idle worker of a pool."""
     frames = seen.frames(thread)
     inside = thread.wait.pid == pid and thread.wait.kind == "lock" and endless(thread)
-    joins = bool(frames) and frames[0].function in {"_wait_for_tstate_lock", "join"}
+    joins = bool(frames) and function_of(frames[0]) in {"_wait_for_tstate_lock", "join"}
     return inside and not joins and worker_state(frames) != "idle"
