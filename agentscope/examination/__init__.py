@@ -199,11 +199,12 @@ class PythonStacks(Value, frozen=True):
 
 
 class NativeThread(Value, frozen=True):
-    """The native stack of one thread: "symbol+0x1c (libfoo.so)" a frame, innermost first."""
+    """The native stack of one thread: "symbol+0x1c (libfoo.so)" a frame, innermost first; `ended` says why there are no more."""
 
     pid: int
     tid: int
     frames: tuple[str, ...]
+    ended: str | None = None
 
 
 class CgroupState(Value, frozen=True):

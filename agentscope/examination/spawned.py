@@ -35,7 +35,7 @@ def run_as(program: str, arguments: Sequence[str], user: tuple[int, int], *, unt
         opened = os.open(program, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return Ended(None)
-    becomes = {"user": user[0], "group": user[1], "extra_groups": []} if os.geteuid() == 0 else {}
+    root = os.geteuid() == 0
     try:
         child = subprocess.Popen(
             [Path(program).name, *arguments],
@@ -47,7 +47,9 @@ def run_as(program: str, arguments: Sequence[str], user: tuple[int, int], *, unt
             env={"LANG": "C.UTF-8", "RUST_BACKTRACE": "0"},
             pass_fds=(opened,),
             start_new_session=True,
-            **becomes,
+            user=user[0] if root else None,
+            group=user[1] if root else None,
+            extra_groups=[] if root else None,
         )
     except (OSError, ValueError, subprocess.SubprocessError):
         return Ended(None)

@@ -24,7 +24,7 @@ from agentscope.symbols.linkage import called_symbol
 
 EndKind = Literal["outermost", "limit", "no-table", "no-file", "file", "stack-bytes", "malformed", "unknown-register"]
 
-_SP, _PC = 7, 16
+_FP, _SP, _PC = 6, 7, 16
 _WORD = 0xFFFFFFFFFFFFFFFF
 _PRESERVED = (3, 6, 12, 13, 14, 15)  # rbx, rbp, r12..r15: System V ABI for x86-64, figure 3.4
 _LOWEST_MAPPABLE = 65536  # vm.mmap_min_addr: below it there is no code
@@ -72,11 +72,16 @@ class NativeFrame(Value, frozen=True):
 
 
 class NativeStack(Value, frozen=True):
-    """Frames innermost first; `end` and `ended` say why there are no more of them."""
+    """Frames innermost first; `end` and `ended` say why there are no more of them.
+
+    `frame_pointer` is register 6 in the outermost of them, where it is known: code of a just-in-time compiler has no table, but
+    keeps a chain of frame pointers.
+    """
 
     frames: tuple[NativeFrame, ...]
     end: EndKind
     ended: str
+    frame_pointer: int | None = None
 
 
 class _Ended(Exception):
@@ -148,7 +153,7 @@ def unwind(
     with ExitStack() as resources:
         walk = _Walk(registers, _Modules(mappings, root, resources), [(registers.get(_SP, 0), stack), *memory])
         ended = walk.run(max(1, min(limit, _FRAME_LIMIT)))
-        return NativeStack(frames=tuple(walk.named()), end=ended.end, ended=ended.says)
+        return NativeStack(frames=tuple(walk.named()), end=ended.end, ended=ended.says, frame_pointer=walk.frame_pointer)
 
 
 class _Walk:
@@ -170,6 +175,11 @@ class _Walk:
         except _Ended as ended:
             return ended
         return _Ended("limit", f"only the first {limit} frames were asked for")
+
+    @property
+    def frame_pointer(self) -> int | None:
+        """Register 6 as it is now."""
+        return self._registers.get(_FP)
 
     def step(self) -> None:
         """Note the frame that the registers are in, then bring the registers to its caller; raises _Ended."""
