@@ -4,6 +4,9 @@ from typing import Any
 
 import pytest
 
+from agentscope.evidence import Evidence, HangScene, collect_all, kinds_of
+from agentscope.evidence.sockets import Sockets
+from agentscope.evidence.thread_waits import ThreadWaits
 from agentscope.examination import (
     CallCount,
     CgroupState,
@@ -17,6 +20,7 @@ from agentscope.examination import (
     StatusCount,
     SyscallProfile,
 )
+from agentscope.model import MissingEvidence
 from tests.hang_builders import (
     AGENT,
     IDLE_LOOP,
@@ -43,6 +47,7 @@ from tests.hang_builders import (
     recv,
     request,
     running,
+    scene,
     seen,
     sleep,
     stacks,
@@ -408,12 +413,12 @@ class TestEventLoopStalled:
         assert "works" in calm(look)["event-loop-stalled"]
 
 
-def tight(*places: str, line: str = "", samples: int = 50, span: int | None = 8) -> StackSamples:
+def tight(*places: str, line: str = "", samples: int = 50, span: int | None = 8, repeated: float | None = None) -> StackSamples:
     """A thread found in these places only, `line` its Python line each time."""
     share = samples // len(places)
     return StackSamples(
         pid=AGENT, tid=AGENT, samples=samples, places=tuple(SampledPlace(place=place, count=share) for place in places),
-        span_bytes=span if len(places) == 1 else None, python_lines=(line,) * 5 if line else (),
+        span_bytes=span if len(places) == 1 else None, python_lines=(line,) * 5 if line else (), repeated_share=repeated,
     )  # fmt: skip
 
 
@@ -463,6 +468,11 @@ class TestSpin:
         assert "GIL" in found.headline
         assert "sockets" in found.cites
 
+    def test_repeating_itself(self):
+        """The same registers at the same instructions, however many those are: it only looks."""
+        sampled = tight(*(f"check_{at} (agent)" for at in range(5)), repeated=0.9, samples=200)
+        assert hang(seen(process(running()), profile=NO_CALLS, samples=(sampled,))).cause == "hang/spin"
+
     def test_on_a_crowded_machine(self):
         """A thread that gets a third of a CPU, because others want it too, spins all the same."""
         look = seen(process(running(cpu=0.3, busy=1.0)), profile=NO_CALLS, samples=(tight("wait_until_done+0x4 (agent)"),))
@@ -486,8 +496,9 @@ class TestSpin:
             (SyscallProfile(seconds=2.5, calls=(CallCount(pid=AGENT, name="read", error=None, count=900),)), tight("poll (agent)")),
             (SyscallProfile(seconds=2.5, calls=(), written_bytes={AGENT: 800}), tight("poll (agent)")),
             (NO_CALLS, tight("wait_until_done (agent)", samples=12)),
+            (NO_CALLS, tight("mandelbrot (agent)", repeated=0.05)),
         ],
-        ids=["training", "a loop that computes", "matrix kernel", "garbage collection", "reads files", "writes output", "too few samples"],
+        ids=["training", "a loop that computes", "matrix kernel", "garbage collection", "reads files", "writes output", "too few samples", "new values each time"],
     )  # fmt: skip
     def test_computing_is_no_spin(self, profile, sampled):
         """Code that computes at many places or in long loops, makes calls or writes, gets on, as far as anybody can tell."""
@@ -546,12 +557,14 @@ class TestPoolExhausted:
         assert found.cause == "hang/pool-exhausted"
         assert "async-tasks" in found.cites
 
-    def test_connections_that_are_busy_come_back(self):
-        """One connection with a question outstanding: the pool is only busy."""
+    @pytest.mark.parametrize("received_ago_s", [None, 8.0], ids=["asked", "asked within a millisecond of the last answer"])
+    def test_connections_that_are_busy_come_back(self, received_ago_s):
+        """One connection with a question outstanding, or with a thread that reads from it: the pool is only busy."""
         threads = (thread(futex()), thread(recv(4, 30.0), 101))
         stack = stacks(self.waiting, ("ask agent.py:14",))
-        look = seen(process(*threads, descriptors=self.held), python=(stack,), sockets=(self.idle[0], client(31, sent_ago_s=8)))
-        assert "busy" in calm(look)["pool-exhausted"]
+        used = client(31, sent_ago_s=8, received_ago_s=received_ago_s)
+        look = seen(process(*threads, descriptors=self.held), python=(stack,), sockets=(self.idle[0], used))
+        assert "in use" in calm(look)["pool-exhausted"]
 
     @pytest.mark.parametrize(
         ("threads", "stack", "sockets"),
@@ -1320,6 +1333,23 @@ class TestExcuses:
         }
 
 
+def test_every_kind_collects_from_a_bare_look():
+    """With nothing known but one sleeping thread, every kind of the living answers, and what it answers can be recorded."""
+    collected = collect_all(scene(seen(process(thread(sleep())))))
+    assert set(collected) == set(kinds_of(HangScene))
+    assert not [kind for kind, found in collected.items() if "failed" in getattr(found, "because", "")]
+    assert all(found.says() for found in collected.values() if isinstance(found, Evidence))
+
+
+def test_what_could_not_be_read_is_not_ruled_out():
+    """Where sockets or stacks could not be had, the causes that need them were not checked, with the reason."""
+    missing = tuple(MissingEvidence(kind=kind, because="not root") for kind in ("sockets", "python-threads", "syscall-profile"))
+    unchecked = {each.cause: each.because for each in diagnose(seen(process(thread(sleep())), missing=missing)).not_checked}
+    assert unchecked == dict.fromkeys(
+        ("hang/event-loop-stalled", "hang/pool-exhausted", "hang/retry-loop", "hang/spin", "hang/stuck-connect"), "not root"
+    )
+
+
 def test_hostile_names_stay_on_one_line():
     """Names of a process and of its files cannot break a headline or a culprit into lines."""
     evil = tool(thread(on("openat", path="x\n\x1b[2J" * 900), 200), command="c\x1b[31m\nat")
@@ -1329,11 +1359,6 @@ def test_hostile_names_stay_on_one_line():
 
 def test_evidence_is_bounded():
     """A thousand threads and sockets leave two hundred and sixty-four in the evidence, the telling ones among them."""
-    from agentscope.evidence import collect_all
-    from agentscope.evidence.sockets import Sockets
-    from agentscope.evidence.thread_waits import ThreadWaits
-    from tests.hang_builders import scene
-
     threads = (thread(futex()), *(thread(futex(), 1000 + at) for at in range(1000)))
     sockets = (*(client(at, received_ago_s=9.0) for at in range(100, 1100)), client(30))
     descriptors = tuple(descriptor(each.inode, each.inode) for each in sockets)

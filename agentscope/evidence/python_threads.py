@@ -20,7 +20,7 @@ class PythonStackSeen(Value, frozen=True):
 
 
 class PythonThreads(Evidence, frozen=True, tag="python-threads"):
-    """At most 200 threads; those of the agent's innermost process first."""
+    """At most 200 threads; those that wait for a lock first, then main threads."""
 
     version: str | None
     threads: tuple[PythonStackSeen, ...]
@@ -49,6 +49,8 @@ def collect(scene: HangScene) -> PythonThreads | Missing | None:
         for each in stacks
         for thread in each.threads
     ]  # fmt: skip
+    at_locks = {(wait.pid, wait.tid) for wait in scene.examination.lock_waits}
+    threads.sort(key=lambda each: ((each.pid, each.tid) not in at_locks, each.pid != each.tid, not blamed_place(each.frames)))
     return PythonThreads(source="py-spy, without a pause", version=stacks[0].version, threads=tuple(threads[:THREADS]))
 
 

@@ -6,6 +6,7 @@ import msgspec
 
 from agentscope.evidence import Evidence, HangScene, Missing
 from agentscope.examination import Call, Examination, ProcessLook, Thread
+from agentscope.examination.proc import plain
 from agentscope.examination.waiting import Wait, cpu_of, waits_of
 from agentscope.model import Role, Value
 
@@ -220,7 +221,7 @@ def process_seen(process: ProcessLook, agent: ProcessLook, waits: list[Wait]) ->
         pid=process.pid,
         ppid=process.ppid,
         comm=process.comm,
-        command=" ".join(process.argv)[:SHOWN] or process.comm,
+        command=" ".join(plain(" ".join(process.argv), 2 * SHOWN).split())[:SHOWN] or process.comm,
         role=process.role,
         own=process.pid == agent.pid or process.role == "agent" or is_copy(process, agent),
         threads=len(process.threads),
@@ -252,14 +253,14 @@ def thread_seen(wait: Wait, thread: Thread, process: ProcessLook, seen: Examinat
         if each.kind in {"pipe", "fifo"} and each.inode is not None and seen.pipe(each.inode) is not None
     ]
     if call is not None:
-        path = None if call.path is None else call.path[:SHOWN]
+        path = None if call.path is None else plain(call.path, SHOWN)
         call = msgspec.structs.replace(call, descriptors=call.descriptors[:DESCRIPTORS], path=path)
     return ThreadSeen(
         wait=msgspec.structs.replace(wait, sockets=wait.sockets[:OBJECTS], pipes=wait.pipes[:OBJECTS]),
         comm=thread.comm,
         state=thread.state,
         call=call,
-        target=found[0].target[:SHOWN] if found else None,
+        target=plain(found[0].target, SHOWN) if found else None,
         ends=tuple(ends[:OBJECTS]),
         cpu_share=thread.cpu_share,
         busy_share=thread.busy_share,

@@ -178,14 +178,15 @@ def is_tls(frames: Sequence[PythonFrame]) -> bool:
 
 _CARRIERS = (
     "libc.so", "libc-", "libc.musl", "ld-linux", "ld-musl", "libpthread", "libstdc++", "libgcc_s", "linux-vdso", "[vdso]",
-    "libpython", "python3",
+    "libpython", "python3", "no code",
 )  # fmt: skip
 _EVALUATES = ("_PyEval", "PyEval", "_PyFunction_Vectorcall", "gen_", "_Py")
 
 
 def symbol_of(frame: str) -> str:
     """The symbol of a native frame, without its offset: "debit" of "debit+0x1c (agent)"."""
-    return frame.rpartition(" (")[0].partition("+0x")[0] or frame
+    name = frame.rpartition(" (")[0] or frame
+    return name.partition("+0x")[0] or name
 
 
 def module_of(frame: str) -> str:

@@ -47,9 +47,9 @@ def match(*, waits: ThreadWaits, sockets: Sockets, python: PythonThreads, tasks:
     first = waiting[0]
     mine = [held for held in sockets.of(first.pid) if not held.socket.accepted and held.socket.kind in {"tcp", "unix"}]
     connected = [held for held in mine if held.socket.state in {"established", "close-wait"} and held.socket.peer]
-    busy = next((held for held in connected if is_busy(held, sockets)), None)
+    busy = next((held for held in connected if is_busy(held, waits, sockets)), None)
     if busy is not None:
-        return No(f"the pool is empty because its connections are busy: {busy.words} has not answered yet")
+        return No(f"the pool is empty because its connections are busy: {busy.words} is in use")
     if not connected:
         return No("only one sign: it waits for a connection of a pool, but no connection is open that could come back")
     worker = goes_on(waits, first.pid)
@@ -58,10 +58,14 @@ def match(*, waits: ThreadWaits, sockets: Sockets, python: PythonThreads, tasks:
     return found(waiting, connected)
 
 
-def is_busy(held: HeldSocket, sockets: Sockets) -> bool:
-    """Whether a question is outstanding on a connection, or an answer on its way."""
+def is_busy(held: HeldSocket, waits: ThreadWaits, sockets: Sockets) -> bool:
+    """Whether a question is outstanding on a connection, an answer on its way, or a thread in the middle of using it.
+
+    A question that follows an answer within a millisecond cannot be told from an answer: then the thread that reads tells.
+    """
     owed = sockets.owed(held.socket.inode)
-    return owed is not None and owed.kind != "half-answered"
+    used = any(held.socket.inode in each.wait.sockets and each.wait.kind in {"peer", "llm"} for each in waits.of(held.pid))
+    return used or (owed is not None and owed.kind != "half-answered")
 
 
 def at_a_pool(waits: ThreadWaits, python: PythonThreads) -> list[Waiting]:

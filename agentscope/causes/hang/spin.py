@@ -4,7 +4,8 @@ What it means: a loop waits for something by looking at it without pause, or a c
 Where the language has a global lock, as Python has, an extension that keeps it stops all other threads too.
 
 How agentscope knows: a thread used a whole CPU while its process made no system calls and wrote nothing; and either
-it was found at the same few instructions every time it was looked at, or somebody waits for the process meanwhile.
+it only repeats itself (the same instructions with the same values, two hundred times looked at), or somebody waits
+for the process meanwhile.
 
 What to do: look at the line or function that is named. Wait with an event, a condition or a sleep instead of looking
 again and again; give long computations an end, and let extensions release the interpreter lock.
@@ -25,11 +26,12 @@ from agentscope.evidence.stack_samples import SampledThreads
 from agentscope.evidence.syscall_profile import CallProfile
 from agentscope.evidence.thread_waits import ThreadSeen, ThreadWaits
 from agentscope.examination import StackSamples
-from agentscope.examination.frames import is_interpreter, module_of, symbol_of
+from agentscope.examination.frames import file_name, is_interpreter, module_of, symbol_of
 from agentscope.model import Finding
 
 CALLS_PER_S = 5.0
 SAMPLES = 30
+REPEATED_SHARE = 0.5  # of the samples: what only looks repeats itself nearly always, what computes hardly ever
 TIGHT_BYTES = 64  # a loop that only looks; what computes anything is longer
 PLACES = 2
 LINES = 3  # Python stacks that must agree
@@ -85,11 +87,17 @@ def match(
 
 
 def is_tight(sampled: StackSamples | None) -> bool:
-    """Whether a thread was found in the same small loop each time: of machine code, or on one line of Python."""
-    if sampled is None or sampled.samples < SAMPLES or len(sampled.places) > PLACES:
+    """Whether a thread only repeats itself: it was found at the same instructions with the same values in all registers.
+
+    Where too few samples could be compared, a loop of machine code that is too short to compute anything, or one line of Python
+    in the interpreter's own loop each time, counts as well.
+    """
+    if sampled is None or sampled.samples < SAMPLES:
         return False
+    if sampled.repeated_share is not None:
+        return sampled.repeated_share >= REPEATED_SHARE
     lines = set(sampled.python_lines)
-    if len(lines) > 1:
+    if len(lines) > 1 or len({(symbol_of(each.place), module_of(each.place)) for each in sampled.places}) > PLACES:
         return False
     if sampled.span_bytes is not None and sampled.span_bytes <= TIGHT_BYTES:
         return True
@@ -108,6 +116,12 @@ def gil_waiters(thread: ThreadSeen, waits: ThreadWaits, python: PythonThreads | 
     ]
 
 
+def shown(line: str) -> str:
+    """A sampled line "function (/srv/agent.py:10)" as places are written everywhere: "agent.py:10 in function"."""
+    function, _, place = line.removesuffix(")").rpartition(" (")
+    return file_name(place) if function in {"", "<module>"} else f"{file_name(place)} in {function}"
+
+
 def found(
     thread: ThreadSeen,
     profile: CallProfile,
@@ -122,7 +136,7 @@ def found(
     pid, tid = thread.wait.pid, thread.wait.tid
     lines = sampled.python_lines if sampled is not None else ()
     native = next((each.place for each in sampled.places if not is_interpreter(each.place)), "") if sampled is not None else ""
-    place = lines[0] if lines and tight else where(thread, python) or (lines[0] if lines else "")
+    place = shown(lines[0]) if lines and tight else where(thread, python) or (shown(lines[0]) if lines else "")
     symbol = f"{symbol_of(native)} ({module_of(native)})" if module_of(native) else native
     spot = ", in ".join(each for each in (place, symbol) if each) or f"thread {tid} of {thread.comm}"
     for_s = thread.for_s if waits.watched_s is not None else max(thread.for_s, profile.seconds)
