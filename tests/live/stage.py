@@ -18,7 +18,7 @@ from hangs import Hang, hangs
 from scenario import TOOL_PATH, fill_all
 from zoo import LAUNCH, Broken, Lines, compiled, reader
 
-READY_S = 30.0
+READY_S = 60.0  # real agents import for seconds, eight at once
 STEP_S = 20.0
 GUARDS = ("guard.sh", "disk.sh")  # these undo something once their input ends
 FIRST, CAGE, PROCESS, LAST, WIRE = range(
