@@ -77,35 +77,46 @@ def target_options(command: Command) -> Command:
         click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
         click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
         click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
-        click.option("--hang-after", type=click.FloatRange(min=1), default=30.0, metavar="SECONDS", help="Reserved for hang detection [30]."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)
-    return shared_options(command)
+    return shared_options(patience_option(command))
 
 
-def targets_of(
+def patience_option(command: Command) -> Command:
+    """The option that says how patient to be."""
+    return click.option(
+        "--hang-after",
+        type=click.FloatRange(min=1),
+        default=30.0,
+        metavar="SECONDS",
+        help="How long something may be outstanding before it can be called a hang [30].",
+    )(command)
+
+
+def wanted_of(
     pids: tuple[str, ...], names: tuple[str, ...], units: tuple[str, ...], cgroups: tuple[str, ...], config: str | None
-) -> tuple[Any, ...]:
-    """What the options ask for; nothing asked means agents known by signature.
+) -> Any:
+    """What the options ask for, as a Config; nothing asked means agents known by signature.
 
     Raises:
         NoSuchProcess, UsageError, BadInput: one of them cannot be watched.
     """
+    import msgspec
+
     from agentscope.agents import Target, check_pid
+    from agentscope.config import Config, read_config
 
     chosen = [Target(kind="pid", value=str(check_pid(pid))) for pid in pids]
     chosen += [Target(kind="name", value=name) for name in names]
     chosen += [Target(kind="unit", value=unit) for unit in units]
     chosen += [Target(kind="cgroup", value=cgroup) for cgroup in cgroups]
-    if config:
-        from agentscope.config import read_config
-
-        chosen += read_config(config).targets
+    read = read_config(config) if config else Config()
+    chosen += read.targets
     for target in chosen:
         if target.kind in {"name", "command"}:
             target.pattern()
-    return tuple(chosen) or (Target(kind="signature", value=""),)
+    return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -124,51 +135,54 @@ def main() -> None:
 @main.command()
 @target_options
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:  # noqa: ARG001 - contract
+def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
     from agentscope.session import stream_events
 
-    chosen = targets_of(**targets)
-    return asyncio.run(stream_events(chosen, engine, state_dir, for_s))
+    wanted = wanted_of(**targets)
+    return asyncio.run(stream_events(wanted, engine, state_dir, for_s, hang_after))
 
 
 @main.command()
 @target_options
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
-def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:  # noqa: ARG001 - contract
+def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
-    from agentscope.session import print_table, watch_screen
+    from agentscope.session import print_table, replay_screen, watch_screen
     from agentscope.views.tui import can_show
 
     if once or not can_show():
-        write_out(print_table(targets_of(**targets) if not recording else (), state_dir, recording))
+        write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recording))
         return ExitStatus.HEALTHY
-    chosen = () if recording else targets_of(**targets)
-    return watch_screen(chosen, engine, state_dir, recording)
+    if recording:
+        return replay_screen(recording)
+    return watch_screen(wanted_of(**targets), engine, state_dir, hang_after)
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.option("--name", help="Name of the agent in what is told.")
 @click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
+@patience_option
 @shared_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...], name: str | None, engine: str, state_dir: str | None) -> int:
+def run(command: tuple[str, ...], name: str | None, engine: str, hang_after: float, state_dir: str | None) -> int:
     """Start COMMAND, watch it, and explain its end; its input, output and exit status are passed through untouched."""
     from agentscope.session import run_child
 
-    return run_child(command, name, engine, state_dir)
+    return run_child(command, name, engine, state_dir, hang_after)
 
 
 @main.command()
 @click.argument("who", required=False, metavar="PID|NAME|UNIT")
 @click.option("--log", "log", metavar="FILE", help="Read kernel or program output from FILE, or - for standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same facts as JSON.")
+@patience_option
 @shared_options
-def diagnose(who: str | None, log: str | None, as_json: bool, state_dir: str | None) -> int:
-    """Tell what is known of one process, alive or just dead, or read a pasted log.
+def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float, state_dir: str | None) -> int:
+    """Tell what is known of one process, alive, hung or just dead, or read a pasted log.
 
     Exit status: 0 healthy or a clean end, 10 fault found, 20 undetermined, 3 no such process, 4 not permitted, 64 usage.
     """
@@ -180,7 +194,9 @@ def diagnose(who: str | None, log: str | None, as_json: bool, state_dir: str | N
             "it got both or neither",
             "agentscope diagnose 4711, or agentscope diagnose --log FILE",
         )
-    status, text = diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json)
+    status, text = (
+        diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json, hang_after)
+    )
     write_out(text)
     return status
 

@@ -3,8 +3,8 @@
 import json
 import os
 import sys
-import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -22,13 +22,15 @@ from agentscope.agents import (
 )
 from agentscope.classifier import classify
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
-from agentscope.evidence import Evidence, Scene, collect_all
+from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, collect_all
 from agentscope.incidents import Ended
-from agentscope.lastseen import read_last_seen
 from agentscope.ledger import Ledger, state_dir
-from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExec, ProcessExit, Pulse
+from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
 from agentscope.record import timestamp
+
+if TYPE_CHECKING:
+    from agentscope.examining import Examined
 
 LOG_LIMIT_BYTES = 4 << 20
 
@@ -62,7 +64,7 @@ def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
     return status, render_log_findings(readings, width=width_of(sys.stdout), color=wants_color(sys.stdout))
 
 
-def diagnose_process(who: str, state: str | None, as_json: bool) -> tuple[ExitStatus, str]:
+def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
     """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log.
 
     Raises:
@@ -72,7 +74,7 @@ def diagnose_process(who: str, state: str | None, as_json: bool) -> tuple[ExitSt
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:
-        return diagnose_live(pid, as_json)
+        return diagnose_live(pid, as_json, patience_s)
     incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
     if incident is None:
         raise NoSuchProcess(
@@ -80,14 +82,7 @@ def diagnose_process(who: str, state: str | None, as_json: bool) -> tuple[ExitSt
             "no watcher saw it, and the kernel log does not name it",
             "sudo agentscope watch, before it happens again",
         )
-    status = ExitStatus.UNDETERMINED if incident.cause == "undetermined" else ExitStatus.FAULT_FOUND
-    if as_json:
-        return status, msgspec.json.encode(incident).decode() + "\n"
-    from agentscope.views.report import render_report, wants_color, width_of
-
-    return status, render_report(
-        incident, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=boot_wall_ns() + incident.at_ns
-    )
+    return told(incident, as_json)
 
 
 def pid_of(who: str) -> int:
@@ -109,8 +104,8 @@ def pid_of(who: str) -> int:
     return chosen[0].pid
 
 
-def diagnose_live(pid: int, as_json: bool) -> tuple[ExitStatus, str]:
-    """A process that is there: what it is, what it uses and in what state it is; a zombie's end is told from its status.
+def diagnose_live(pid: int, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
+    """A process that is there, examined: a hang as its incident, else what it is and does; a zombie's end is told from its status.
 
     Raises:
         NotPermitted: it belongs to another user and we are not root. UsageError: it is a kernel thread.
@@ -127,49 +122,75 @@ def diagnose_live(pid: int, as_json: bool) -> tuple[ExitStatus, str]:
     fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     if fields[0] == "Z":
         return zombie(pid, int(fields[-1]), as_json)
-    seen = read_process(pid)
-    agent = agent_of(seen, boot_wall_ns())
-    kept = read_last_seen(process_of(seen))
-    scene = Scene(
-        agent=agent, process=process_of(seen), scope="agent", engine="none", last_seen=kept,
-        exit=ProcessExit(at_ns=now_ns(), pid=pid, start_ns=seen.start_ns, ppid=seen.ppid, comm=seen.comm, status=0, uid=seen.uid, engine="none"),
-    )  # fmt: skip
-    wanted = ("memory-limits", "open-files")
-    evidence = tuple(
-        found.record("context") for kind, found in collect_all(scene).items() if kind in wanted and isinstance(found, Evidence)
-    )
-    pulse = pulse_of(seen, kept.cgroups)
+    from agentscope.examining import examine
+    from agentscope.pipeline import hang_of
+
+    found = examine(pid, patience_s)
+    collected = collect_all(found.scene)
+    diagnosis = classify(collected)
+    incident = hang_of(found.scene, collected, diagnosis)
+    if incident is not None:
+        return told(incident, as_json)
+    return alive(found, collected, as_json)
+
+
+def told(incident: IncidentOpened, as_json: bool) -> tuple[ExitStatus, str]:
+    """An incident as a report or as JSON, with the exit status that its verdict has."""
+    status = ExitStatus.UNDETERMINED if incident.cause == "undetermined" else ExitStatus.FAULT_FOUND
     if as_json:
-        alive = {
-            "agent": msgspec.to_builtins(agent),
+        return status, msgspec.json.encode(incident).decode() + "\n"
+    from agentscope.views.report import render_report, wants_color, width_of
+
+    return status, render_report(
+        incident, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=boot_wall_ns() + incident.at_ns
+    )
+
+
+def alive(found: "Examined", collected: dict[str, Collected], as_json: bool) -> tuple[ExitStatus, str]:
+    """A process in which no hang was found: what it waits for, and what was looked at."""
+    scene = found.scene
+    shown = [(kind, each) for kind, each in collected.items() if isinstance(each, Evidence)]
+    evidence = tuple(each.record("context") for _, each in shown)
+    missing = tuple(RuledOut(cause=kind, because=each.because) for kind, each in collected.items() if isinstance(each, Missing))
+    pulse = pulse_of(scene, found.state, found.cpu_percent)
+    if as_json:
+        living = {
+            "agent": msgspec.to_builtins(scene.agent),
             "alive": True,
-            "state": fields[0],
+            "state": found.state,
+            "outstanding": list(found.outstanding),
             "pulse": msgspec.to_builtins(pulse),
             "evidence": msgspec.to_builtins(evidence),
+            "not_checked": msgspec.to_builtins(missing),
         }
-        return ExitStatus.HEALTHY, json.dumps(alive) + "\n"
+        return ExitStatus.HEALTHY, json.dumps(living) + "\n"
     from agentscope.views.report import render_live, wants_color, width_of
 
     return ExitStatus.HEALTHY, render_live(
-        agent, pulse=pulse, evidence=evidence, width=width_of(sys.stdout), color=wants_color(sys.stdout)
+        scene.agent,
+        pulse=pulse,
+        evidence=evidence,
+        not_checked=missing,
+        width=width_of(sys.stdout),
+        color=wants_color(sys.stdout),
     )
 
 
-def pulse_of(seen: ProcessExec, cgroups: tuple[object, ...]) -> Pulse:
+def pulse_of(scene: HangScene, state: str, cpu_percent: float) -> Pulse:
     """One pulse of a live process and its descendants, from /proc."""
-    from agentscope.evidence import CgroupMemory
     from agentscope.lastseen import usage_of
 
-    rss, threads = usage_of(seen.pid)
-    limited = [cgroup for cgroup in cgroups if isinstance(cgroup, CgroupMemory) and cgroup.limit_bytes is not None]
+    agent = scene.agent
+    rss, threads = usage_of(agent.pid)
+    limited = [cgroup for cgroup in (scene.last_seen.cgroups if scene.last_seen else ()) if cgroup.limit_bytes is not None]
     binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
     return Pulse(
         at_ns=now_ns(),
-        agent_pid=seen.pid,
-        agent_start_ns=seen.start_ns,
-        state="running",
+        agent_pid=agent.pid,
+        agent_start_ns=agent.start_ns,
+        state=state,
         rss_bytes=rss,
-        cpu_percent=None,
+        cpu_percent=cpu_percent,
         threads=threads,
         cgroup_bytes=binding.usage_bytes if binding else None,
         limit_bytes=binding.limit_bytes if binding else None,
@@ -186,12 +207,7 @@ def zombie(pid: int, status: int, as_json: bool) -> tuple[ExitStatus, str]:
             ExitStatus.HEALTHY,
             f"Process {pid} has ended with status 0; its parent (pid {seen.ppid}) has not read that yet.\n",
         )
-    verdict = ExitStatus.UNDETERMINED if incident.cause == "undetermined" else ExitStatus.FAULT_FOUND
-    if as_json:
-        return verdict, msgspec.json.encode(incident).decode() + "\n"
-    from agentscope.views.report import render_report, wants_color, width_of
-
-    return verdict, render_report(incident, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=time.time_ns())
+    return told(incident, as_json)
 
 
 def past_kernel_lines() -> tuple[KernelLine, ...] | None:

@@ -224,6 +224,16 @@ class LastSeenCache:
                     os.close(opened)
         return None
 
+    def wrote_ns(self, pid: int) -> int | None:
+        """When the regular file behind a living process's descriptors 1 or 2 was last written (CLOCK_BOOTTIME); None: no file."""
+        times = []
+        for number in (1, 2):
+            with contextlib.suppress(OSError):
+                found = os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116 - the magic link itself is meant
+                if stat.S_ISREG(found.st_mode):
+                    times.append(found.st_mtime_ns - self.boot_wall_ns)
+        return max(times, default=None)
+
     def forget(self, pid: int) -> None:
         """The process ended and its evidence was taken."""
         self.seen.pop(pid, None)

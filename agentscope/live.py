@@ -10,10 +10,10 @@ import os
 from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from agentscope import __version__
 from agentscope.agents import (
-    Target,
     agent_of,
     ancestors_of,
     children_by_parent,
@@ -24,10 +24,13 @@ from agentscope.agents import (
     read_process,
     roots,
 )
+from agentscope.config import Config
 from agentscope.evidence import MemorySample
-from agentscope.model import AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
+from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine, Source
+from agentscope.sources.active import Probes
+from agentscope.vigil import Vigil
 
 PULSE_S = 1.0
 HELD_CHECK_S = 0.05
@@ -39,12 +42,21 @@ WORDS_IDLE_PULSES = 30
 NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
+class Terms(NamedTuple):
+    """How patient the watching is, in seconds (--hang-after), and the folder of its state."""
+
+    patience_s: float
+    state: Path
+
+
 class Live:
     """One run over live sources. `start` returns once nothing can be missed any more."""
 
-    def __init__(self, pipeline: Pipeline, targets: Iterable[Target], engine: Engine, kernel_log: Source | None) -> None:
+    def __init__(self, pipeline: Pipeline, wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms) -> None:
         self.pipeline = pipeline
-        self.targets = tuple(targets)
+        self.probes = Probes(wanted, pipeline.tell, terms.state, self.agent_of)
+        self.vigil = Vigil(pipeline, self.probes, terms.patience_s)
+        self.targets = wanted.targets
         self.engine = engine
         self.kernel_log = kernel_log
         self.members = pipeline.incidents.members
@@ -54,7 +66,6 @@ class Live:
         self.reads_left = READS_A_SECOND
         self.capturing = False
         self.words_idle = 0
-        self.cpu: dict[int, tuple[int, int]] = {}
         self.tasks: list[asyncio.Task[None]] = []
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
@@ -63,6 +74,7 @@ class Live:
 
     def start(self, degraded: tuple[str, ...] = ()) -> None:
         """Find what is to be watched, watch it in the kernel, and only then say ready."""
+        self.probes.start()
         discovering = any(target.kind != "pid" for target in self.targets)
         if discovering:
             self.engine.watch_discovered(True)
@@ -110,6 +122,8 @@ class Live:
             task.cancel()
         if self.settling is not None:
             self.settling.cancel()
+        self.vigil.close()
+        self.probes.close()
         self.backlog.extend(self.engine.drain())
         while self.backlog:
             self.fold(SLICE)
@@ -185,7 +199,7 @@ class Live:
             self.attend(event)
             return
         because = next((why for target in self.targets if (why := matches(target, event))), None)
-        if because is None or event.pid in self.own:
+        if because is None or event.pid in self.own or self.is_our_check(event):
             self.engine.unwatch(event.pid)
         else:
             self.know_python((event,))
@@ -197,9 +211,20 @@ class Live:
         label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
+        self.probes.adopt(agent, label)
         for process in family:
             self.pipeline.tell(process)
             self.attend(process)
+
+    def is_our_check(self, event: ProcessExec) -> bool:
+        """Whether we started it, as a health check: it may have the agent's name, and is none."""
+        asked_for = any(target.kind == "pid" for target in self.targets)
+        return not asked_for and any(ancestor.pid == os.getpid() for ancestor in event.ancestors)
+
+    def agent_of(self, pid: int) -> Agent | None:
+        """The agent in whose tree a living process is."""
+        member = self.members.get(pid)
+        return member.tree.agent if member is not None else None
 
     def know_python(self, family: Iterable[ProcessExec]) -> None:
         """Teach the fault probe where the Python processes among these keep their frames."""
@@ -257,20 +282,23 @@ class Live:
             for sample in living:
                 cache.sample(sample.pid, MemorySample(at_ns=now, rss_bytes=sample.rss_bytes))
             known = [sample.rss_bytes for sample in living if sample.rss_bytes is not None]
+            first = (tree.agent.pid, tree.agent.start_ns) not in self.vigil.agents
+            waits = self.vigil.sampled(tree, living, now)
             self.pipeline.tell(
                 Pulse(
                     at_ns=now,
                     agent_pid=tree.agent.pid,
                     agent_start_ns=tree.agent.start_ns,
-                    state="running",
+                    state=waits.state(now),
                     rss_bytes=sum(known) if known else None,
-                    cpu_percent=self.cpu_percent(tree.agent.pid, living, now),
+                    cpu_percent=None if first else round(100 * waits.cpu_share, 1),
                     threads=sum(len(sample.threads) for sample in living),
                     cgroup_bytes=binding.usage_bytes if binding else None,
                     limit_bytes=binding.limit_bytes if binding else None,
                     limit_path=binding.path if binding else None,
                 )
             )
+        self.vigil.beat(now)
         self.rest_words()
 
     def read_again(self, now: int) -> None:
@@ -292,15 +320,6 @@ class Live:
             self.capturing = False
             self.engine.capture_words(False)
             self.pipeline.words_missing = NOT_ATTACHED
-
-    def cpu_percent(self, agent_pid: int, living: list[ProcessSample], now: int) -> float | None:
-        """Percent of one CPU since the last pulse; None at the first."""
-        used = sum(thread.user_ns + thread.system_ns for sample in living for thread in sample.threads)
-        before = self.cpu.get(agent_pid)
-        self.cpu[agent_pid] = (now, used)
-        if before is None or now <= before[0]:
-            return None
-        return round(max(0.0, 100.0 * (used - before[1]) / (now - before[0])), 1)
 
     async def run_until(self, stop: asyncio.Event, for_s: float | None) -> None:
         """Watch until `stop` is set or `for_s` seconds have passed."""

@@ -287,7 +287,7 @@ class ThreadSample(Value, frozen=True, gc=False):
 
     `last_ran_ns` is when it last got a CPU (CLOCK_BOOTTIME; time in which the machine was suspended is not counted as waiting);
     None while it runs or wants to. `read_bytes` and `written_bytes` went through read(2), write(2) and their kin, which recv(2)
-    and send(2) are not. `ip` is its instruction pointer in user space, None while it runs.
+    and send(2) are not. `delayed_ns` is how long it was ready to run and had no CPU. `ip` is its instruction pointer in user space, None while it runs.
     """
 
     tid: int
@@ -296,6 +296,7 @@ class ThreadSample(Value, frozen=True, gc=False):
     syscall: LastSyscall | None = None
     user_ns: int = 0
     system_ns: int = 0
+    delayed_ns: int = 0
     voluntary_switches: int = 0
     involuntary_switches: int = 0
     last_ran_ns: int | None = None

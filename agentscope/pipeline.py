@@ -15,7 +15,7 @@ from agentscope.errors import CannotWrite
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
-from agentscope.incidents import Ended, Incidents, stopped_on_purpose, timeline_of, worth_telling
+from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
 from agentscope.model import (
@@ -100,6 +100,27 @@ class Pipeline:
         while len(self.told) > TOLD_KEPT:
             del self.told[next(iter(self.told))]
 
+    def hang(self, scene: HangScene, already: str | None = None) -> IncidentOpened | None:
+        """A suspect: its incident if a cause explains what is outstanding, or None; one that was told `already` is not told again."""
+        collected = collect_all(scene)
+        diagnosis = classify(collected)
+        opened = hang_of(scene, collected, diagnosis)
+        if opened is not None and already is None:
+            self.sink(opened)
+            self.keep(opened)
+        return opened
+
+    @staticmethod
+    def suspicion(scene: HangScene, after_s: float) -> str | None:
+        """The name of what would be a hang if whoever waits had less patience, or None."""
+        sooner = msgspec.structs.replace(scene.examination, patience_s=after_s)
+        diagnosis = classify(collect_all(msgspec.structs.replace(scene, examination=sooner)))
+        return next((finding.cause.split("/")[1] for finding in diagnosis.findings if finding.confidence != "possible"), None)
+
+    def lost(self, source: str, says: str) -> None:
+        """Something was not seen: said, never kept silent."""
+        self.sink(Lost(at_ns=now_ns(), source=source, count=1, says=says))
+
     def scene(self, ended: Ended) -> Scene:
         """Everything known about this end, as one value."""
         end, pid = ended.exit, ended.process.pid
@@ -132,6 +153,11 @@ class Pipeline:
             if tail is not None:
                 found = Words(text=tail[0], source="the write probe's tail of descriptors 1 and 2", written_ns=tail[1])
         return found, "" if found else self.words_missing
+
+    def wrote_ns(self, pid: int) -> int | None:
+        """When a living process last wrote to descriptors 1 or 2, as far as that is seen: the file's time, or the write probe's."""
+        at = self.cache.wrote_ns(pid)
+        return self.engine.wrote_ns(pid) if at is None and self.engine is not None else at
 
     def remember(self, line: KernelLine) -> None:
         """Keep what the kernel logs, bounded."""
@@ -206,6 +232,39 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
         "not_checked": diagnosis.not_checked,
         "findings": diagnosis.findings,
     }
+
+
+def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagnosis) -> IncidentOpened | None:
+    """The incident of a hang, where a cause is at least likely or the owner's own probe says that it is not well; else None."""
+    seen = scene.examination
+    sure = any(finding.confidence != "possible" for finding in diagnosis.findings)
+    failing = seen.health is not None and seen.health.failing_since_ns is not None
+    overdue = seen.progress is not None and seen.progress.overdue
+    if not sure and not failing and not overdue:
+        return None
+    what = (
+        seen.health.says
+        if failing and seen.health
+        else f"no progress within {seen.progress.within_s:g} s"
+        if seen.progress
+        else ""
+    )
+    fields: dict[str, Any] = {
+        "at_ns": seen.at_ns,
+        "incident": f"{boot_id()[:8]}-{scene.process.pid}-{scene.process.start_ns // 1_000_000}-hang-{seen.at_ns // 1_000_000_000}",
+        "agent": scene.agent,
+        "process": scene.process,
+        "scope": scene.scope,
+        "exit": ExitRecord(code=None, signal=None, core_dumped=False),
+        "actor": None,
+        "timeline": hang_timeline_of(scene),
+        "engine": scene.engine,
+        "detected_in_ms": round(max(0, now_ns() - seen.at_ns) / 1e6, 3),
+    }
+    unexplained = f"{scene.process.comm or 'the agent'} is not well ({what}), and nothing that was seen explains it"
+    return msgspec.convert(
+        fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
+    )
 
 
 def incident_of(ended: Ended, scene: Scene, collected: dict[str, Collected], diagnosis: Diagnosis) -> IncidentOpened:

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from agentscope.agents import Target
+from agentscope.config import Config
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
 from agentscope.ledger import Ledger, state_dir
-from agentscope.live import Live
+from agentscope.live import Live, Terms
 from agentscope.model import AnyEvent, IncidentOpened, ProcessExec
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
@@ -71,7 +72,7 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def stream_events(targets: tuple[Target, ...], engine_choice: str, state: str | None, for_s: float | None) -> int:
+async def stream_events(wanted: Config, engine_choice: str, state: str | None, for_s: float | None, patience_s: float) -> int:
     """`agentscope events`: NDJSON on standard output until a signal, the time is up, or the reader has gone."""
     from agentscope.views.ndjson import NdjsonWriter
 
@@ -80,7 +81,7 @@ async def stream_events(targets: tuple[Target, ...], engine_choice: str, state: 
     try:
         writer = NdjsonWriter(Recorder(boot_id(), boot_wall_ns()), sys.stdout.fileno())
         pipeline = Pipeline(writer.write, engine, Ledger(state_dir(state)))
-        live = Live(pipeline, targets, engine, kernel_log)
+        live = Live(pipeline, wanted, engine, kernel_log, Terms(patience_s, state_dir(state)))
         with stop_on_signals() as stop:
             writer.closed.add_done_callback(lambda _: stop.set())
             live.start()
@@ -158,18 +159,23 @@ def ledger_lines(ledger: Ledger) -> list[AnyEvent]:
     return []
 
 
-def watch_screen(targets: tuple[Target, ...], engine_choice: str, state: str | None, recording: str | None) -> int:
-    """`agentscope watch`: the terminal UI, live or on a recording."""
+def replay_screen(recording: str) -> int:
+    """`agentscope watch --replay`: the terminal UI on a recording."""
     from agentscope.views.tui import show
 
-    if recording:
-        asyncio.run(show(replayed(recorded_events(recording)), title=recording, replay=True))
-        return ExitStatus.HEALTHY
+    asyncio.run(show(replayed(recorded_events(recording)), title=recording, replay=True))
+    return ExitStatus.HEALTHY
+
+
+def watch_screen(wanted: Config, engine_choice: str, state: str | None, patience_s: float) -> int:
+    """`agentscope watch`: the terminal UI, live."""
+    from agentscope.views.tui import show
+
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        events = live_events(targets, engine, kernel_log, Ledger(state_dir(state)))
-        asyncio.run(show(events, title=", ".join(map(str, targets)), engine=f"engine {engine.name}"))
+        events = live_events(wanted, engine, kernel_log, Terms(patience_s, state_dir(state)))
+        asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}"))
     finally:
         engine.close()
         if kernel_log is not None:
@@ -183,14 +189,13 @@ async def replayed(events: list[AnyEvent]) -> AsyncIterator[AnyEvent]:
         yield event
 
 
-async def live_events(
-    targets: tuple[Target, ...], engine: Engine, kernel_log: Source | None, ledger: Ledger
-) -> AsyncIterator[AnyEvent]:
+async def live_events(wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms) -> AsyncIterator[AnyEvent]:
     """What the pipeline tells, as it happens; the incidents on record come first."""
+    ledger = Ledger(terms.state)
     for event in ledger_lines(ledger):
         yield event
     told: asyncio.Queue[AnyEvent] = asyncio.Queue()
-    live = Live(Pipeline(told.put_nowait, engine, ledger), targets, engine, kernel_log)
+    live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
     live.start()
     try:
         while True:
@@ -199,7 +204,7 @@ async def live_events(
         live.close()
 
 
-def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, state: str | None) -> int:
+def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, state: str | None, patience_s: float) -> int:
     """`agentscope run`: the child starts only once it is watched; we end as it ended."""
     degraded: tuple[str, ...] = ()
     engine: Engine | None = None
@@ -213,7 +218,9 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, st
     child = start_held(command)
     pipeline = Pipeline(show_incident, engine, Ledger(state_dir(state)))
     try:
-        status = asyncio.run(attend_child(child, command, name, pipeline, degraded))
+        status = asyncio.run(
+            attend_child(child, command, name, pipeline, degraded=degraded, terms=Terms(patience_s, state_dir(state)))
+        )
     finally:
         if engine is not None:
             engine.close()
@@ -273,7 +280,7 @@ def show_incident(event: AnyEvent) -> None:
 
 
 async def attend_child(
-    held: Held, command: tuple[str, ...], name: str | None, pipeline: Pipeline, degraded: tuple[str, ...]
+    held: Held, command: tuple[str, ...], name: str | None, pipeline: Pipeline, *, degraded: tuple[str, ...], terms: Terms
 ) -> int:
     """Watch our child, held at its start, to its end. Returns its raw wait status."""
     from agentscope.agents import read_process
@@ -285,7 +292,7 @@ async def attend_child(
     targets = (Target(kind="pid", value=str(pid), name=name),)
     live: Live | None = None
     if pipeline.engine is not None:
-        live = Live(pipeline, targets, pipeline.engine, open_kernel_log())
+        live = Live(pipeline, Config(targets=targets), pipeline.engine, open_kernel_log(), terms)
         live.start(degraded)
     ended = asyncio.Event()
     loop.add_reader(child.fileno(), ended.set)

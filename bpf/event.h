@@ -241,6 +241,7 @@ struct pulse_row {
 	__u64 arrival_ns; /* sched_clock when it last got a CPU; 0: never, or kernel without SCHED_INFO */
 	__u64 user_ns;
 	__u64 system_ns;
+	__u64 delayed_ns; /* ready to run, without a CPU */
 	__u64 voluntary_switches;
 	__u64 involuntary_switches;
 	__s64 read_bytes; /* through read(2) and its kin, not from sockets by recv(2); ABSENT: kernel without TASK_XACCT */

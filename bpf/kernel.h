@@ -253,6 +253,7 @@ struct signal_struct {
 };
 
 struct sched_info {
+	unsigned long long run_delay;
 	unsigned long long last_arrival;
 };
 

@@ -46,6 +46,8 @@ static __always_inline void write_pulse_row(struct bpf_iter_meta *meta, struct t
 	row.shmem_pages = rss_pages(mm, MM_SHMEMPAGES);
 	if (bpf_core_field_exists(task->sched_info.last_arrival))
 		row.arrival_ns = task->sched_info.last_arrival;
+	if (bpf_core_field_exists(task->sched_info.run_delay))
+		row.delayed_ns = task->sched_info.run_delay;
 	row.user_ns = task->utime;
 	row.system_ns = task->stime;
 	row.voluntary_switches = task->nvcsw;

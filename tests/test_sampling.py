@@ -27,7 +27,7 @@ def row(
     pages = pages or ((3, 4, 5) if tid == pid else ABSENT)
     call = (7, 2, 3, 4, 5, 6, 45)
     return wire.PULSE_ROW.packed.pack(
-        *pages, pid, tid, 50, arrival_ns, 11, 12, switches, 0, 100, 200, 0x4000, *call, state, b"x"
+        *pages, pid, tid, 50, arrival_ns, 11, 12, 13, switches, 0, 100, 200, 0x4000, *call, state, b"x"
     )
 
 
@@ -40,7 +40,7 @@ def test_rows_become_processes() -> None:
     thread = first.threads[1]
     assert thread.syscall is not None
     assert (thread.syscall.number, thread.syscall.args) == (45, (7, 2, 3, 4, 5, 6))
-    assert (thread.comm, thread.state, thread.user_ns, thread.system_ns) == ("x", "S", 11, 12)
+    assert (thread.comm, thread.state, thread.user_ns, thread.system_ns, thread.delayed_ns) == ("x", "S", 11, 12, 13)
     assert (thread.read_bytes, thread.written_bytes, thread.ip) == (100, 200, 0x4000)
     assert thread.last_ran_ns == S + 1000
 

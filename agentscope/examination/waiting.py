@@ -103,7 +103,7 @@ def _of_call(wait: Wait, call: Call, process: ProcessLook, seen: Examination) ->
     """What a thread in this call waits for."""
     name = call.name
     if name in _SLEEPS:
-        return _with(wait, kind="timer", says=f"sleeping {_seconds(call.timeout_s)}")
+        return _with(wait, kind="timer", says=_sleep(call.timeout_s))
     if name in _FUTEX:
         return _with(wait, kind="lock", says=f"a lock held by thread {call.futex_owner}" if call.futex_owner else "a lock")
     if name in _AWAITS_CHILD:
@@ -262,7 +262,7 @@ def _of_set(wait: Wait, call: Call, process: ProcessLook, seen: Examination) -> 
         places = ", ".join(sorted({socket.local for socket in sockets if socket.state == "listen"})[:3])
         return _with(wait, kind="accept", says=f"requests{f' at {places}' if places else ''}", sockets=inodes)
     if not meant and call.timeout_s is not None:
-        return _with(wait, kind="timer", says=f"sleeping {_seconds(call.timeout_s)}")
+        return _with(wait, kind="timer", says=_sleep(call.timeout_s))
     says = f"any of {len(meant)} descriptors" if meant else "its own wake-up"
     return _with(wait, kind="events", says=says, sockets=inodes)
 
@@ -292,8 +292,13 @@ def _target(call: Call, process: ProcessLook) -> str:
     return descriptor.target if descriptor is not None else call.path or "a file"
 
 
-def _seconds(timeout_s: float | None) -> str:
-    return "without end" if timeout_s is None else f"{timeout_s:.3g} s"
+def _sleep(length_s: float | None) -> str:
+    """A sleep in words, without what changes from one turn of a loop to the next."""
+    if length_s is None:
+        return "sleeping without end"
+    if length_s < 2:
+        return "sleeping for a moment"
+    return f"sleeping {length_s:.0f} s" if length_s < 600 else f"sleeping {length_s / 60:.0f} min"
 
 
 # --- what is owed ---------------------------------------------------------------------------------------------------------
@@ -331,21 +336,18 @@ def _owed_on(socket: Socket, process: ProcessLook, at_ns: int) -> Obligation | N
         waiting = socket.receive_queue
         queued_s = None if socket.queued_since_ns is None else (at_ns - socket.queued_since_ns) / 1e9
         return of("backlog", queued_s, f"{waiting} connections wait to be accepted at {socket.local}") if waiting else None
+    repeated_s = None if socket.unacknowledged_ms is None else socket.unacknowledged_ms / 1e3
     if socket.state == "syn-sent":
-        # the first repeat comes after 1 s, each next after twice the time: tcp_retransmit_timer, TCP_TIMEOUT_INIT
-        since = float(2**socket.retransmits - 1) if socket.retransmits else None
-        return of("connecting", since, f"{who} does not answer the connection request ({socket.retransmits} repeats)")
+        return of("connecting", repeated_s, f"{who} does not answer the connection request ({socket.retransmits} repeats)")
     if socket.state == "close-wait":
-        unread = socket.receive_queue - 1  # the end of the stream counts as one
+        # of TCP the end of the stream counts as one
+        unread = socket.receive_queue - (socket.kind == "tcp")
         return of("closed-unread", received_s, f"{who} closed, and {unread} bytes from it are not read") if unread > 0 else None
     if socket.state != "established":
         return None
     if socket.send_queue and socket.retransmits:
-        return of(
-            "unacknowledged",
-            received_s if received_s is not None else sent_s,
-            f"{who} acknowledges nothing: {socket.retransmits} repeats of {socket.send_queue} bytes",
-        )
+        says = f"{who} acknowledges nothing: {socket.send_queue} bytes were sent {socket.retransmits} times more"
+        return of("unacknowledged", repeated_s, says)
     if socket.receive_queue:
         return of("unread", received_s, f"{socket.receive_queue} bytes from {who} are not read")
     if socket.accepted:

@@ -90,6 +90,10 @@ class Engine(Source, Protocol):
         """
         ...
 
+    def wrote_ns(self, pid: int) -> int | None:
+        """When `pid` last wrote to descriptors 1 or 2 (CLOCK_BOOTTIME), where the probe of `capture_words` saw it; else None."""
+        ...
+
     def know_python(self, pids: Iterable[int]) -> None:
         """Teach the fault probe where these processes keep their Python frames; others are left alone."""
         ...

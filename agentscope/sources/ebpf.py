@@ -186,6 +186,12 @@ class CoreEngine:
         self._tails.drop(key)
         return wire.tail_text(value)
 
+    def wrote_ns(self, pid: int) -> int | None:
+        """When `pid` last wrote to descriptors 1 or 2, where the write probe saw it; else None."""
+        value = self._tails.get(struct.pack("<I", pid))
+        tail = wire.tail_text(value) if value is not None else None
+        return tail[1] if tail is not None else None
+
     def know_python(self, pids: Iterable[int]) -> None:
         """Teach the fault probe where these processes, and later ones of the same executables, keep their Python frames."""
         for pid in pids:

@@ -19,7 +19,7 @@ _TASK_REPORT = 0x7F
 _TASK_IDLE = 0x402
 
 _PAGES = struct.Struct("<3q")
-_COUNTERS = struct.Struct("<QQQQQQqq")
+_COUNTERS = struct.Struct("<QQQQQQQqq")
 _PLACE = struct.Struct("<Q52sI16s")  # where it is, the call in one piece
 _PLACE_AT = _COUNTERS.size
 _TOLD_BYTES = _COUNTERS.size + _PLACE.size  # this stays the same while a thread rests
@@ -135,7 +135,7 @@ def _threads_in(rows: bytes) -> memoryview:
 
 def _thread_of(tid: int, told: bytes, to_boot_ns: int, old: ThreadSample | None = None) -> ThreadSample:
     """A thread from its row; `old` is what it was, if it is in the same place again."""
-    _, arrival_ns, user_ns, system_ns, voluntary, involuntary, read, written = _COUNTERS.unpack_from(told)
+    _, arrival_ns, user_ns, system_ns, delayed_ns, voluntary, involuntary, read, written = _COUNTERS.unpack_from(told)
     if old is not None:
         comm, letter, syscall, ip = old.comm, old.state, old.syscall, old.ip
     else:
@@ -150,6 +150,7 @@ def _thread_of(tid: int, told: bytes, to_boot_ns: int, old: ThreadSample | None 
         syscall=syscall,
         user_ns=user_ns,
         system_ns=system_ns,
+        delayed_ns=delayed_ns,
         voluntary_switches=voluntary,
         involuntary_switches=involuntary,
         last_ran_ns=None if letter == "R" or not arrival_ns else arrival_ns + to_boot_ns,

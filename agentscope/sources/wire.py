@@ -80,8 +80,8 @@ OOM_RECORD = Layout(
 PULSE_HEAD = Layout("pulse_head", "now_ns:Q boot_ns:Q reader_arrival_ns:Q")
 PULSE_ROW = Layout(
     "pulse_row",
-    "anon_pages:q file_pages:q shmem_pages:q pid:I tid:I start_ns:Q arrival_ns:Q user_ns:Q system_ns:Q voluntary_switches:Q "
-    "involuntary_switches:Q read_bytes:q written_bytes:q ip:Q syscall_args:6Q syscall:i state:I comm:16s",
+    "anon_pages:q file_pages:q shmem_pages:q pid:I tid:I start_ns:Q arrival_ns:Q user_ns:Q system_ns:Q delayed_ns:Q "
+    "voluntary_switches:Q involuntary_switches:Q read_bytes:q written_bytes:q ip:Q syscall_args:6Q syscall:i state:I comm:16s",
 )
 REGISTERS_ROW = Layout("registers_row", "pid:I tid:I registers:17Q")
 CALL_KEY = Layout("call_key", "pid:I number:H error:H")

@@ -13,7 +13,8 @@ from agentscope.views.wording import count_of, size, span, sparkline
 
 WORD_LINES = 16
 FRAMES_SHOWN = 12
-STACK_KINDS = ("python-stack", "native-stack")
+STACK_KINDS = ("python-stack", "native-stack", "python-threads", "native-threads", "async-tasks")
+STACKS_SHOWN = 4  # of the threads of the living
 WORDS_KIND = "last-words"
 MEMORY_KINDS = ("memory-history", "memory-limits")
 WEIGHTS = ("decisive", "supporting", "context")
@@ -73,10 +74,16 @@ def ending_of(incident: IncidentOpened) -> str:
     elif end.code is not None:
         how = f"exit status {end.code}"
     else:
-        how = "it has not ended"
+        how = "it lives"
     lived_ns = incident.at_ns - incident.process.start_ns
-    lived = f", after {span(lived_ns)}" if lived_ns > 0 else ""
+    after = "after" if has_ended(incident) else "since"
+    lived = f", {after} {span(lived_ns)}" if lived_ns > 0 else ""
     return f"{how}{lived}"
+
+
+def has_ended(incident: IncidentOpened) -> bool:
+    """Whether the process had ended; a hang is told of the living."""
+    return incident.exit.code is not None or incident.exit.signal is not None
 
 
 def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]]:
@@ -84,7 +91,7 @@ def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]
     facts = []
     if incident.culprit:
         facts.append(("Blame", safe(incident.culprit)))
-    facts.append(("Ended", ending_of(incident)))
+    facts.append(("Ended" if has_ended(incident) else "State", ending_of(incident)))
     if incident.actor is not None:
         facts.append(("Sender", safe(incident.actor.says)))
     command = " ".join(incident.process.argv) or incident.agent.command
@@ -95,7 +102,8 @@ def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]
         facts.append(("Where", safe(place, 160)))
     if when:
         facts.append(("When", when))
-    told = f"told {incident.detected_in_ms:.1f} ms after it, " if incident.detected_in_ms > 0 else ""
+    after = "it" if has_ended(incident) else "the look that showed it"
+    told = f"told {incident.detected_in_ms:.1f} ms after {after}, " if incident.detected_in_ms > 0 else ""
     facts.append(("Record", f"{safe(incident.incident, 80)}, {told}engine {incident.engine}"))
     return facts
 
@@ -171,14 +179,7 @@ def stacks_of(incident: IncidentOpened, limit: int | None = FRAMES_SHOWN) -> lis
     found = []
     python = fields_of(incident, "python-stack")
     if python is not None:
-        frames = [
-            (
-                safe(str(row.get("function", "?")), 80),
-                safe(f"{row.get('file', '?')}:{row.get('line') or row.get('first_line')}", 240),
-            )
-            for row in rows_of(python[1].get("frames"))
-        ]
-        found.append(stack("Python stack", frames, "", limit))
+        found.append(stack("Python stack", python_frames(python[1].get("frames")), "", limit))
     native = fields_of(incident, "native-stack")
     if native is not None:
         frames = [
@@ -186,7 +187,43 @@ def stacks_of(incident: IncidentOpened, limit: int | None = FRAMES_SHOWN) -> lis
         ]
         ended = safe(str(native[1].get("ended") or ""), 160)
         found.append(stack("Native stack", frames, f"unwinding ended: {ended}" if ended else "", limit))
+    found += living_stacks(incident, limit)
     return [entry for entry in found if entry.frames]
+
+
+def living_stacks(incident: IncidentOpened, limit: int | None) -> list[Stack]:
+    """The stacks of a process that lives: Python threads and tasks; native ones only where there is no Python."""
+    found = []
+    threads = fields_of(incident, "python-threads")
+    for row in rows_of(threads[1].get("threads")) if threads is not None else ():
+        title = f"Python thread {row.get('name') or ''}".rstrip() + f" ({row.get('tid')})"
+        found.append(stack(safe(title, 80), python_frames(row.get("frames")), "", limit))
+    tasks = fields_of(incident, "async-tasks")
+    for row in rows_of(tasks[1].get("tasks")) if tasks is not None else ():
+        awaits = f"awaits {safe(str(row['awaits']), 60)}" if row.get("awaits") else ""
+        found.append(stack(safe(f"Task {row.get('name')}", 80), python_frames(row.get("chain"))[::-1], awaits, limit))
+    native = fields_of(incident, "native-threads")
+    if threads is None and native is not None:
+        for row in rows_of(native[1].get("threads")):
+            given = row.get("frames")
+            names = [str(name) for name in given] if isinstance(given, list | tuple) else []
+            split = [name.rpartition(" (") for name in names]
+            frames = [
+                (safe(before or after, 120), safe(after.rstrip(")") if before else "", 240)) for before, _, after in split
+            ]
+            found.append(stack(f"Native stack of thread {row.get('tid')}", frames, "", limit))
+    return found if limit is None else found[:STACKS_SHOWN]
+
+
+def python_frames(frames: object) -> list[tuple[str, str]]:
+    """Python frames of a record: function, and file with line."""
+    return [
+        (
+            safe(str(row.get("function", "?")), 80),
+            safe(f"{row.get('file', '?')}:{row.get('line') or row.get('first_line')}", 240),
+        )
+        for row in rows_of(frames)
+    ]
 
 
 def native_name(row: Mapping[str, object]) -> str:
@@ -244,11 +281,12 @@ def memory_of(incident: IncidentOpened, cells: int = 48) -> Memory | None:
 def timeline_of(incident: IncidentOpened) -> list[tuple[str, str]]:
     """(how long before or after the end, what happened), oldest first."""
     entries = sorted(incident.timeline, key=lambda entry: entry.offset_ns)
-    return [(offset_words(entry.offset_ns), safe(entry.says, 300)) for entry in entries]
+    zero = "the end" if has_ended(incident) else "this look"
+    return [(offset_words(entry.offset_ns, zero), safe(entry.says, 300)) for entry in entries]
 
 
-def offset_words(offset_ns: int) -> str:
+def offset_words(offset_ns: int, zero: str = "the end") -> str:
     """As "12.4 s before", "the end", "6.3 ms after"."""
     if offset_ns == 0:
-        return "the end"
+        return zero
     return f"{span(offset_ns)} {'before' if offset_ns < 0 else 'after'}"

@@ -1,0 +1,284 @@
+"""Keeps an eye on living agents: samples every second, looks when it is worth it, examines what is suspect, tells a hang.
+
+Looks and examinations block (files of /proc, a stack taker), so they run in one thread beside the loop, one round at a time.
+Nothing here judges: `waits.py` says what is outstanding, the causes say whether that is a hang.
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import msgspec
+
+from agentscope.evidence import HangScene
+from agentscope.examination import Examination, SyscallProfile
+from agentscope.examination.cgroups import CgroupReading
+from agentscope.examination.deepen import deepen, sample_stacks
+from agentscope.examination.look import Circumstances, Rate, Round, Subject
+from agentscope.incidents import Member, Tree, depth_of
+from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
+from agentscope.pipeline import Pipeline, now_ns
+from agentscope.sources.active import Probes
+from agentscope.waits import AgentWaits, Waits, words_of_seconds
+
+PROFILE_S = 2.5
+SETTLED_NS = 3_000_000_000  # a state is told once it has lasted this long; a suspicion at once
+SEEN_BY_PROFILE = frozenset({"retry-loop", "spin"})  # what only a profile shows, only a profile can clear
+MEMBERS_LOOKED_AT = 64  # processes of one agent
+
+
+@dataclass
+class Watched:
+    """What the vigil keeps of one agent beside its waits."""
+
+    waits: AgentWaits
+    incident: str | None = None
+    hung_since_ns: int = 0
+    cgroup: CgroupReading | None = None
+    told: str = ""
+    label: str = ""
+    label_since_ns: int = 0
+    profile: SyscallProfile | None = None
+    members: dict[int, Member] = field(default_factory=dict)
+
+
+class Vigil:
+    """One vigil over all agents of a pipeline; `probes` tell what the checks of the config say of an agent."""
+
+    def __init__(self, pipeline: Pipeline, probes: Probes, patience_s: float) -> None:
+        self.pipeline = pipeline
+        self.probes = probes
+        self.waits = Waits(patience_s)
+        self.agents: dict[tuple[int, int], Watched] = {}
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="examination")
+        self.round: asyncio.Task[None] | None = None
+        self.last_sample_ns = 0
+        self.interval_s = 1.0
+
+    def close(self) -> None:
+        """Stop looking; a round that is under way ends by its own bounds."""
+        if self.round is not None:
+            self.round.cancel()
+        self.thread.shutdown(wait=False, cancel_futures=True)
+
+    # --- every second ---------------------------------------------------------------------------------------------------
+
+    def sampled(self, tree: Tree, samples: Sequence[ProcessSample], at_ns: int) -> AgentWaits:
+        """One agent's sample; tells a change of what it waits for."""
+        waits = self.waits.sampled(tree.agent, samples, at_ns)
+        key = (tree.agent.pid, tree.agent.start_ns)
+        watched = self.agents.get(key)
+        if watched is None:
+            watched = self.agents[key] = Watched(waits)
+        watched.members = tree.live
+        self.feed(tree.agent, samples, at_ns)
+        self.tell_change(watched, at_ns)
+        return waits
+
+    def feed(self, agent: Agent, samples: Sequence[ProcessSample], at_ns: int) -> None:
+        """Give a rule of progress what it counts."""
+        signal = self.probes.signal_of(agent)
+        if signal == "io":
+            moved = sum((thread.read_bytes or 0) + (thread.written_bytes or 0) for each in samples for thread in each.threads)
+            self.probes.moved(agent, moved, at_ns)
+        elif signal == "stdout":
+            wrote = [at for each in samples if (at := self.pipeline.wrote_ns(each.pid)) is not None]
+            self.probes.wrote(agent, max(wrote, default=None), at_ns)
+
+    def tell_change(self, watched: Watched, at_ns: int) -> None:
+        """A state is told when it has settled; what is suspect or hung, at once."""
+        waits = watched.waits
+        label = waits.label()
+        if label != watched.label:
+            watched.label, watched.label_since_ns = label, at_ns
+        urgent = waits.suspect is not None or waits.hung is not None
+        if label != watched.told and (urgent or at_ns - watched.label_since_ns >= SETTLED_NS):
+            watched.told = label
+            self.pipeline.sink(
+                WaitChanged(
+                    at_ns=at_ns,
+                    agent_pid=waits.agent.pid,
+                    agent_start_ns=waits.agent.start_ns,
+                    state=waits.state(at_ns),
+                    suspect=urgent,
+                )
+            )
+
+    def beat(self, at_ns: int) -> None:
+        """Once a second, after all samples: forget who is gone, and begin a round if somebody is due."""
+        living = {(tree.agent.pid, tree.agent.start_ns): tree.agent for tree in self.pipeline.incidents.trees}
+        self.waits.keep_only(living.values())
+        for key in [key for key in self.agents if key not in living]:
+            watched = self.agents.pop(key)
+            self.probes.gone(watched.waits.agent)
+            self.gone(watched, at_ns)
+        if self.round is not None and self.round.done():
+            if not self.round.cancelled() and (error := self.round.exception()) is not None:
+                self.pipeline.lost("vigil", f"a look failed: {type(error).__name__}: {error}")
+            self.round = None
+        due = self.waits.due(at_ns)
+        if due and self.round is None:
+            self.round = asyncio.get_running_loop().create_task(self.look_round([self.agents[key_of(waits)] for waits in due]))
+
+    def gone(self, watched: Watched, at_ns: int) -> None:
+        """A hung agent ended: its hang is over."""
+        if watched.incident is not None:
+            for_s = words_of_seconds((at_ns - watched.hung_since_ns) / 1e9)
+            self.close_incident(watched, at_ns, f"it ended after having hung for {for_s}")
+
+    # --- a round of looks -----------------------------------------------------------------------------------------------
+
+    async def look_round(self, due: Sequence[Watched]) -> None:
+        """Look at all that are due, examine what is suspect, profile what is awake without a visible reason."""
+        loop = asyncio.get_running_loop()
+        jobs = [(watched, self.subjects(watched), self.circumstances(watched)) for watched in due]
+        seen = await loop.run_in_executor(self.thread, look_at_all, jobs)
+        profiled: list[tuple[Watched, Examination]] = []
+        for watched, found in seen:
+            if not found.processes:
+                continue
+            reasons = self.waits.looked(watched.waits, found)
+            if watched.incident is not None and watched.waits.hung not in SEEN_BY_PROFILE:
+                if not reasons:
+                    self.recovered(watched, found)
+            elif self.waits.wants_profile(watched.waits, found):
+                profiled.append((watched, found))
+            elif watched.incident is not None:
+                continue
+            elif reasons:
+                deeper = await loop.run_in_executor(self.thread, deepen, found, self.registers)
+                self.judge(watched, deeper)
+        if profiled:
+            await self.profile(profiled)
+
+    async def profile(self, wanted: Sequence[tuple[Watched, Examination]]) -> None:
+        """Trace the system calls of these agents for a few seconds, sample their busy threads meanwhile, and judge."""
+        engine = self.pipeline.engine
+        if engine is None:
+            return
+        loop = asyncio.get_running_loop()
+        pids = [process.pid for _, found in wanted for process in found.processes]
+        engine.begin_profile(pids)
+        try:
+            samples = loop.run_in_executor(
+                self.thread, sample_stacks, [found for _, found in wanted], self.registers, PROFILE_S
+            )
+            await asyncio.sleep(PROFILE_S)
+            taken = await samples
+        finally:
+            profile = engine.end_profile()
+        for watched, found in wanted:
+            ours = {process.pid for process in found.processes}
+            traced = msgspec.structs.replace(found, samples=tuple(each for each in taken if each.pid in ours))
+            if isinstance(profile, MissingEvidence):
+                traced = msgspec.structs.replace(traced, missing=(*traced.missing, profile))
+            else:
+                traced = msgspec.structs.replace(traced, profile=of_processes(profile, ours))
+            deeper = await loop.run_in_executor(self.thread, deepen, traced, self.registers)
+            self.judge(watched, deeper)
+
+    def registers(self, pid: int) -> Mapping[int, Mapping[int, int]]:
+        """The user registers of the threads of a process, from the engine; nothing where it cannot tell."""
+        return self.pipeline.engine.registers(pid) if self.pipeline.engine is not None else {}
+
+    def judge(self, watched: Watched, seen: Examination) -> None:
+        """Let the causes say whether what is outstanding is a hang, or still is."""
+        scene = self.scene(watched, seen)
+        if scene is None:
+            return
+        found = self.pipeline.hang(scene, already=watched.incident)
+        if found is None:
+            if watched.incident is not None:
+                self.recovered(watched, seen)
+            self.waits.cleared(watched.waits, seen, self.pipeline.suspicion(scene, seen.patience_s / 2))
+            self.tell_change(watched, now_ns())
+        elif watched.incident is None:
+            watched.incident, watched.hung_since_ns = found.incident, seen.at_ns
+            watched.waits.hung = found.subtype or "unknown"
+            self.tell_change(watched, now_ns())
+
+    def recovered(self, watched: Watched, seen: Examination) -> None:
+        """Nothing is outstanding any more: it went on by itself."""
+        for_s = words_of_seconds((seen.at_ns - watched.hung_since_ns) / 1e9)
+        self.close_incident(watched, seen.at_ns, f"it went on by itself after {for_s}")
+        self.tell_change(watched, seen.at_ns)
+
+    def close_incident(self, watched: Watched, at_ns: int, outcome: str) -> None:
+        """Tell that a hang is over."""
+        closed = IncidentClosed(at_ns=at_ns, incident=watched.incident or "", agent=watched.waits.agent, outcome=outcome)
+        watched.incident, watched.waits.hung = None, None
+        self.pipeline.sink(closed)
+
+    # --- what a look is given ----------------------------------------------------------------------------------------------
+
+    def subjects(self, watched: Watched) -> list[Subject]:
+        """The processes of an agent, the innermost of its own line first."""
+        found = []
+        for pid, known in watched.waits.known.items():
+            member = watched.members.get(pid)
+            if member is None:
+                continue
+            rates = {
+                tid: Rate(each.since_ns, each.cpu_share, each.busy_share, each.switches_per_s)
+                for tid, each in known.threads.items()
+            }
+            found.append((not member.on_agent_line, -depth_of(member), pid, Subject(member.process, known.sample, rates)))
+        found.sort(key=lambda each: each[:3])
+        return [subject for *_, subject in found[:MEMBERS_LOOKED_AT]]
+
+    def circumstances(self, watched: Watched) -> Circumstances:
+        """What is known of an agent beside what a look finds."""
+        agent = watched.waits.agent
+        return Circumstances(
+            patience_s=self.waits.patience_s,
+            watched_since_ns=watched.waits.watched_since_ns,
+            interval_s=self.interval_s,
+            health=self.probes.health_of(agent),
+            progress=self.probes.progress_of(agent, now_ns()),
+            first_seen=dict(watched.waits.first_seen),
+            cgroup_before=watched.cgroup,
+        )
+
+    def scene(self, watched: Watched, seen: Examination) -> HangScene | None:
+        """Everything known about this agent as one value; None if it has ended meanwhile."""
+        member = watched.members.get(seen.processes[0].pid)
+        if member is None:
+            return None
+        return HangScene(
+            agent=member.tree.agent,
+            process=member.process,
+            scope="agent",
+            engine=self.pipeline.engine.name if self.pipeline.engine is not None else "none",
+            examination=seen,
+            signals=tuple(member.signals),
+            last_seen=self.pipeline.cache.seen.get(member.process.pid),
+            family=member.tree.family(),
+        )
+
+
+def key_of(waits: AgentWaits) -> tuple[int, int]:
+    """Identity of an agent within a boot."""
+    return waits.agent.pid, waits.agent.start_ns
+
+
+def look_at_all(jobs: Sequence[tuple[Watched, Sequence[Subject], Circumstances]]) -> list[tuple[Watched, Examination]]:
+    """The looks of one round, in the thread beside the loop."""
+    together = Round()
+    found = []
+    for watched, subjects, around in jobs:
+        found.append((watched, together.look(subjects, around)))
+        if subjects:
+            watched.cgroup = together.cgroups.get(subjects[0].process.pid)
+    return found
+
+
+def of_processes(profile: SyscallProfile, pids: set[int]) -> SyscallProfile:
+    """The part of a profile that is about these processes."""
+    return SyscallProfile(
+        seconds=profile.seconds,
+        calls=tuple(each for each in profile.calls if each.pid in pids),
+        connects=tuple(each for each in profile.connects if each.pid in pids),
+        statuses=tuple(each for each in profile.statuses if each.pid in pids),
+        written_bytes={pid: count for pid, count in profile.written_bytes.items() if pid in pids},
+    )

@@ -1,0 +1,287 @@
+"""Step 3, of the living: samples and looks -> what each agent is waiting for, since when, and when to look closer. A pure fold.
+
+A look costs milliseconds and a sample nothing, so samples decide when a look is worth it: when a thread has been still, or busy,
+for half of the patience. What a look finds decides whether the agent is worth an examination: something is outstanding on which
+a clock may run. Whether that is a hang, or will be one if it goes on (*suspect*), is decided by the causes, never here.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from agentscope.examination import Examination
+from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, waits_of
+from agentscope.model import Agent, ProcessSample, ThreadSample
+
+BUSY = 0.8  # of one CPU
+QUIET = 0.02
+SHOWN_AS = {"file-lock": "lock"}
+LOOK_AGAIN_S = 120.0  # the longest that a quiet agent is left alone
+CLEAN_LOOKS = 4  # the pause between looks at an active agent grows up to this many times the patience
+PROFILE_AGAIN_S = 600.0
+_CALLS_WITH_TIMEOUT = frozenset({7, 23, 35, 202, 230, 232, 270, 271, 281, 441, 449})
+# x86-64: poll, select, nanosleep, futex, clock_nanosleep, epoll_wait, pselect6, ppoll, epoll_pwait, epoll_pwait2, futex_waitv
+_FUTEX, _FUTEX_TIMEOUT = 202, 3
+
+
+@dataclass
+class Still:
+    """One thread and how it has been: `since_ns` is when its present wait, or its present burst on the CPU, began."""
+
+    sample: ThreadSample
+    since_ns: int
+    cpu_share: float = 0.0
+    busy_share: float = 0.0
+    switches_per_s: float = 0.0
+
+
+@dataclass
+class Known:
+    """One process of an agent as last sampled."""
+
+    sample: ProcessSample
+    at_ns: int
+    threads: dict[int, Still] = field(default_factory=dict)
+    calm: bool = False  # the last sample changed nothing, and its rates say so
+
+
+@dataclass
+class AgentWaits:
+    """What is known of one agent: when it will be looked at, and what the last look said."""
+
+    agent: Agent
+    watched_since_ns: int
+    known: dict[int, Known] = field(default_factory=dict)
+    next_look_ns: int = 0
+    last_look_ns: int | None = None
+    clean_looks: int = 0
+    profiled_ns: int | None = None
+    profile_pause_s: float = 0.0
+    changed_ns: int = 0
+    first_seen: dict[tuple[int, str], int] = field(default_factory=dict)
+    wait: Wait | None = None
+    suspect: str | None = None
+    hung: str | None = None
+    cpu_share: float = 0.0
+
+    def label(self) -> str:
+        """What it is doing, in words, without how long: "waiting(llm) api.anthropic.com 160.79.104.10:443"."""
+        waits = self.wait is not None and self.wait.kind not in {"running", "unknown"}
+        object_words = self.wait.says.removeprefix(f"{self.wait.kind} ") if self.wait is not None and waits else ""
+        if self.hung is not None or self.suspect is not None:
+            return f"hung({self.hung}) {object_words}" if self.hung is not None else f"suspect({self.suspect}) {object_words}"
+        works = self.cpu_share >= QUIET and (self.wait is None or self.wait.kind != "tool")
+        return (
+            "running"
+            if self.wait is None or not waits or works
+            else f"waiting({SHOWN_AS.get(self.wait.kind, self.wait.kind)}) {object_words}"
+        )
+
+    def state(self, now_ns: int) -> str:
+        """The same, with how long."""
+        label = self.label()
+        since = self.since_ns(self.wait.tid, self.wait.pid) if self.wait is not None else None
+        if label == "running" or since is None:
+            return label
+        return f"{label}, {words_of_seconds((now_ns - since) / 1e9)}"
+
+    def since_ns(self, tid: int, pid: int) -> int | None:
+        """When the present wait of a thread began."""
+        known = self.known.get(pid)
+        still = known.threads.get(tid) if known is not None else None
+        return still.since_ns if still is not None else None
+
+
+def words_of_seconds(seconds: float) -> str:
+    """A duration for a person."""
+    if seconds < 120:
+        return f"{max(0, seconds):.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+class Waits:
+    """The fold over all agents, by (pid, start time) of their root."""
+
+    def __init__(self, patience_s: float) -> None:
+        self.patience_s = patience_s
+        self.patience_ns = int(patience_s * 1e9)
+        self.agents: dict[tuple[int, int], AgentWaits] = {}
+
+    def of(self, agent: Agent, now_ns: int) -> AgentWaits:
+        """What is kept of this agent."""
+        key = (agent.pid, agent.start_ns)
+        found = self.agents.get(key)
+        if found is None:
+            found = self.agents[key] = AgentWaits(agent, now_ns, next_look_ns=now_ns + self.patience_ns // 2, changed_ns=now_ns)
+        return found
+
+    def keep_only(self, agents: Iterable[Agent]) -> None:
+        """Forget agents that are gone."""
+        living = {(agent.pid, agent.start_ns) for agent in agents}
+        for key in [key for key in self.agents if key not in living]:
+            del self.agents[key]
+
+    def sampled(self, agent: Agent, samples: Sequence[ProcessSample], now_ns: int) -> AgentWaits:
+        """One sample of an agent's processes. What has not changed since the last costs nothing."""
+        waits = self.of(agent, now_ns)
+        changed = len(samples) != len(waits.known)
+        for sample in samples:
+            known = waits.known.get(sample.pid)
+            if known is not None and known.sample is sample and known.calm:
+                continue
+            changed |= self.fold(waits, known, sample, now_ns)
+        if changed:
+            gone = waits.known.keys() - {sample.pid for sample in samples}
+            for pid in gone:
+                del waits.known[pid]
+            waits.cpu_share = sum(still.cpu_share for known in waits.known.values() for still in known.threads.values())
+            waits.changed_ns = now_ns
+            self.schedule(waits, now_ns)
+        return waits
+
+    def fold(self, waits: AgentWaits, known: Known | None, sample: ProcessSample, now_ns: int) -> bool:
+        """One process: what each of its threads did since the last sample. Returns whether anything changed."""
+        if known is None or known.sample.start_ns != sample.start_ns:
+            threads = {thread.tid: Still(thread, began(thread, now_ns)) for thread in sample.threads}
+            waits.known[sample.pid] = Known(sample, now_ns, threads)
+            return True
+        elapsed_ns = max(1, now_ns - known.at_ns)
+        threads = {}
+        for thread in sample.threads:
+            before = known.threads.get(thread.tid)
+            threads[thread.tid] = (
+                went_on(before, thread, elapsed_ns, now_ns) if before else Still(thread, began(thread, now_ns))
+            )
+        same = known.sample is sample
+        known.sample, known.at_ns, known.threads, known.calm = sample, now_ns, threads, same
+        return True
+
+    def schedule(self, waits: AgentWaits, now_ns: int) -> None:
+        """An agent that did something is looked at when it could have been still for half of the patience; a well one less often."""
+        pause_ns = self.patience_ns * min(max(1, waits.clean_looks), CLEAN_LOOKS)
+        earliest = now_ns + self.patience_ns // 2
+        if waits.last_look_ns is not None:
+            earliest = max(earliest, waits.last_look_ns + (self.patience_ns // 2 if waits.suspect else pause_ns))
+        waits.next_look_ns = min(waits.next_look_ns, earliest)
+
+    def due(self, now_ns: int) -> list[AgentWaits]:
+        """The agents whose time for a look has come."""
+        return [waits for waits in self.agents.values() if waits.next_look_ns <= now_ns]
+
+    def looked(self, waits: AgentWaits, seen: Examination) -> tuple[str, ...]:
+        """What a look found: what the agent waits for, and what is outstanding for half of the patience or longer, in words."""
+        now_ns = seen.at_ns
+        waits.last_look_ns = now_ns
+        all_waits, owed = waits_of(seen), obligations_of(seen)
+        waits.wait = telling(all_waits, seen)
+        for each in owed:
+            waits.first_seen.setdefault((each.inode, each.kind), now_ns)
+        current = {(each.inode, each.kind) for each in owed}
+        waits.first_seen = {key: at for key, at in waits.first_seen.items() if key in current}
+        reasons = outstanding(seen, all_waits, owed, self.patience_s / 2)
+        if not reasons:
+            waits.suspect = None
+        waits.clean_looks = 0 if reasons else waits.clean_looks + 1
+        quiet_s = (now_ns - waits.changed_ns) / 1e9
+        pause_s = self.patience_s / 2 if reasons else min(max(self.patience_s, 2 * quiet_s), LOOK_AGAIN_S)
+        waits.next_look_ns = now_ns + int(pause_s * 1e9)
+        return reasons
+
+    def cleared(self, waits: AgentWaits, seen: Examination, suspect: str | None) -> None:
+        """The causes found no hang in what was outstanding: `suspect` names what would be one if it went on; else it is let alone."""
+        waits.suspect = suspect
+        quiet_s = (seen.at_ns - waits.changed_ns) / 1e9
+        pause_s = self.patience_s / 2 if suspect else min(max(self.patience_s, quiet_s / 2), LOOK_AGAIN_S)
+        waits.next_look_ns = seen.at_ns + int(pause_s * 1e9)
+
+    def wants_profile(self, waits: AgentWaits, seen: Examination) -> bool:
+        """Whether its system calls are worth a few seconds of tracing: it is awake, and what it does cannot be seen otherwise."""
+        process = seen.processes[0] if seen.processes else None
+        if process is None or (waits.wait is not None and waits.wait.kind in {"human", "stopped", "traced"}):
+            return False
+        awake = any((thread.switches_per_s or 0) >= 0.2 or (thread.busy_share or 0) >= BUSY for thread in process.threads)
+        rested = waits.profiled_ns is None or seen.at_ns - waits.profiled_ns >= waits.profile_pause_s * 1e9
+        if not awake or not rested or seen.at_ns - waits.watched_since_ns < self.patience_ns // 2:
+            return False
+        waits.profiled_ns = seen.at_ns
+        waits.profile_pause_s = min(max(self.patience_s, 2 * waits.profile_pause_s), PROFILE_AGAIN_S)
+        return True
+
+
+def began(thread: ThreadSample, now_ns: int) -> int:
+    """When the present wait of a thread began, as the kernel knows it."""
+    return now_ns if thread.state == "R" or thread.last_ran_ns is None else min(now_ns, thread.last_ran_ns)
+
+
+def went_on(before: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> Still:
+    """One thread, a sample later: whether it is in the same wait, or the same burst, as before."""
+    if before.sample is thread:
+        return Still(thread, before.since_ns)
+    old = before.sample
+    cpu = max(0, thread.user_ns + thread.system_ns - old.user_ns - old.system_ns) / elapsed_ns
+    switches = thread.voluntary_switches + thread.involuntary_switches - old.voluntary_switches - old.involuntary_switches
+    wanted = min(1.0, cpu + max(0, thread.delayed_ns - old.delayed_ns) / elapsed_ns)
+    busy = wanted >= BUSY and before.busy_share >= BUSY
+    since = before.since_ns if busy or same_wait(old, thread, cpu) else began(thread, now_ns)
+    if wanted >= BUSY and not busy:
+        since = now_ns - elapsed_ns
+    return Still(thread, since, cpu, wanted, switches * 1e9 / elapsed_ns)
+
+
+def same_wait(old: ThreadSample, new: ThreadSample, cpu_share: float) -> bool:
+    """Whether a thread that woke up is back in the wait it was in: only a call with a time-out wakes up without having got anything."""
+    if old.state != new.state or new.state == "R" or old.syscall is None or new.syscall is None or cpu_share >= QUIET:
+        return False
+    if old.voluntary_switches == new.voluntary_switches:
+        return old.syscall == new.syscall
+    number, args = new.syscall.number, new.syscall.args
+    if number not in _CALLS_WITH_TIMEOUT or number != old.syscall.number or args[:1] != old.syscall.args[:1]:
+        return False
+    timed = number != _FUTEX or bool(args[_FUTEX_TIMEOUT])
+    return timed and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes)
+
+
+def telling(waits: Sequence[Wait], seen: Examination) -> Wait | None:
+    """The wait that says most of what the agent is doing: its main thread's, unless another waits for something outside."""
+    if not seen.processes:
+        return None
+    own = [wait for wait in waits if wait.pid == seen.processes[0].pid]
+    main = next((wait for wait in own if wait.tid == wait.pid), own[0] if own else None)
+    outside = [wait for wait in own if wait.kind in {"llm", "human", "tool", "peer"}]
+    if main is not None and main.kind in {"lock", "timer", "events", "unknown"} and outside:
+        return max(outside, key=lambda wait: wait.for_s or 0.0)
+    return main
+
+
+def outstanding(seen: Examination, waits: Sequence[Wait], owed: Sequence[Obligation], after_s: float) -> tuple[str, ...]:
+    """Everything on which a clock has run for `after_s`, in words, what is outside first."""
+    asked_alone = {inode for wait in waits if wait.kind in {"peer", "llm"} and len(wait.sockets) == 1 for inode in wait.sockets}
+    found = [
+        (each.for_s, each.says)
+        for each in owed
+        if (each.for_s or 0.0) >= after_s and (each.kind != "half-answered" or each.inode in asked_alone)
+    ]
+    for wait in waits:
+        process = seen.process(wait.pid)
+        if process is None or process.tracer is not None or (wait.for_s or 0.0) < after_s:
+            continue
+        child = seen.process(wait.child) if wait.child is not None else None
+        busy_child = child is not None and cpu_of(child) >= 0.05
+        endless = wait.endless and wait.kind in {"lock", "pipe", "file-lock", "tool", "peer", "llm"} and not busy_child
+        if endless or wait.kind in {"disk", "stopped"}:
+            found.append((wait.for_s, f"{wait.says} (thread {wait.tid})"))
+        elif wait.kind == "running" and busy(wait, seen):
+            found.append((wait.for_s, f"on the CPU without a pause (thread {wait.tid})"))
+    if seen.cgroup is not None and (seen.cgroup.frozen or (seen.cgroup.throttled_share or 0.0) >= 0.5):
+        found.append((None, "its cgroup holds it back"))
+    if seen.health is not None and seen.health.failing_since_ns is not None:
+        found.append((None, seen.health.says))
+    if seen.progress is not None and seen.progress.overdue:
+        found.append((None, f"no progress ({seen.progress.signal}) within {seen.progress.within_s:g} s"))
+    return tuple(says for _, says in sorted(found, key=lambda each: -(each[0] or 0.0)))
+
+
+def busy(wait: Wait, seen: Examination) -> bool:
+    """Whether the thread of this wait uses a whole CPU."""
+    process = seen.process(wait.pid)
+    thread = next((each for each in process.threads if each.tid == wait.tid), None) if process else None
+    return thread is not None and (thread.busy_share or 0.0) >= BUSY
