@@ -37,7 +37,7 @@ def state_letter(state: int) -> str:
     if state & _TASK_IDLE == _TASK_IDLE:
         return "I"
     reported = state & _TASK_REPORT
-    if not reported and state & 0x1000:  # TASK_RTLOCK_WAIT is shown as D
+    if not reported and state & 0x9000:  # TASK_RTLOCK_WAIT and TASK_FROZEN are shown as D (__task_state_index)
         return "D"
     return _STATE_LETTERS[reported.bit_length() - 1] if reported else "R"
 
