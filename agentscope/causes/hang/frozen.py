@@ -30,7 +30,7 @@ def match(*, waits: ThreadWaits, scheduling: Scheduling) -> Finding | No:
     if for_s is None or for_s < waits.patience_s:
         return No(f"its cgroup is frozen, but it ran {seconds(for_s)} ago")
     path = cgroup.frozen_path or cgroup.path
-    above = "" if path == cgroup.path else f", above its own {cgroup.path}"
+    above = f", above its own {cgroup.path}" if cgroup.path.startswith(f"{path}/") else ""
     return Finding(
         headline=f"Hung for {seconds(for_s)}: its cgroup {path} is frozen{above}",
         culprit=f"the frozen cgroup {path}",

@@ -269,8 +269,8 @@ def of_unanswered(thread: ThreadSeen, held: HeldSocket, owed: Obligation, seen: 
     budget_s = max(seen.waits.patience_s, MODEL_S) if model else seen.waits.patience_s
     asked_s = owed.for_s or 0.0
     if asked_s < budget_s:
-        within = f" of the {seconds(budget_s)} that a model may take" if model else ""
-        return No(f"{held.words} has been asked {seconds(asked_s)} ago{within}")
+        within = f", of the {seconds(budget_s)} that a model may take" if model else ""
+        return No(f"{held.words} was asked {seconds(asked_s)} ago{within}")
     if not endless(thread) and not (seen.is_loop(thread) and asked_s >= max(budget_s, PATIENT_S)):
         whose = "its event loop has a timer" if seen.is_loop(thread) else "its own time-out"
         return No(f"{whose} of {seconds(thread.wait.timeout_s)} that may end the wait for {held.words}")
