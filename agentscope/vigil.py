@@ -1,6 +1,7 @@
 """Keeps an eye on living agents: samples every second, looks when it is worth it, examines what is suspect, tells a hang.
 
-Looks and examinations block (files of /proc, a stack taker), so they run in one thread beside the loop, one round at a time.
+Looks and examinations block (files of /proc, a stack taker), so they run in threads beside the loop: one round of looks at a
+time, and one profile of system calls, which takes seconds and must not keep the looks waiting.
 Nothing here judges: `waits.py` says what is outstanding, the causes say whether that is a hang.
 """
 
@@ -8,6 +9,7 @@ import asyncio
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from operator import is_
 
 import msgspec
 
@@ -25,6 +27,7 @@ from agentscope.waits import AgentWaits, Waits, words_of_seconds
 PROFILE_S = 2.5
 SETTLED_NS = 3_000_000_000  # a state is told once it has lasted this long; a suspicion at once
 SEEN_BY_PROFILE = frozenset({"retry-loop", "spin"})  # what only a profile shows, only a profile can clear
+CLEAR_LOOKS = 2
 MEMBERS_LOOKED_AT = 64  # processes of one agent
 
 
@@ -34,12 +37,14 @@ class Watched:
 
     waits: AgentWaits
     incident: str | None = None
+    clear_looks: int = 0
     hung_since_ns: int = 0
     cgroup: CgroupReading | None = None
     told: str = ""
     label: str = ""
     label_since_ns: int = 0
-    profile: SyscallProfile | None = None
+    examined: Examination | None = None
+    samples: tuple[ProcessSample, ...] = ()  # those that the stacks of `examined` belong to
     members: dict[int, Member] = field(default_factory=dict)
 
 
@@ -51,16 +56,18 @@ class Vigil:
         self.probes = probes
         self.waits = Waits(patience_s)
         self.agents: dict[tuple[int, int], Watched] = {}
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="examination")
+        self.threads = ThreadPoolExecutor(2, thread_name_prefix="examination")
         self.round: asyncio.Task[None] | None = None
+        self.profiling: asyncio.Task[None] | None = None
         self.last_sample_ns = 0
         self.interval_s = 1.0
 
     def close(self) -> None:
         """Stop looking; a round that is under way ends by its own bounds."""
-        if self.round is not None:
-            self.round.cancel()
-        self.thread.shutdown(wait=False, cancel_futures=True)
+        for task in (self.round, self.profiling):
+            if task is not None:
+                task.cancel()
+        self.threads.shutdown(wait=False, cancel_futures=True)
 
     # --- every second ---------------------------------------------------------------------------------------------------
 
@@ -113,13 +120,18 @@ class Vigil:
             watched = self.agents.pop(key)
             self.probes.gone(watched.waits.agent)
             self.gone(watched, at_ns)
-        if self.round is not None and self.round.done():
-            if not self.round.cancelled() and (error := self.round.exception()) is not None:
-                self.pipeline.lost("vigil", f"a look failed: {type(error).__name__}: {error}")
-            self.round = None
+        self.round, self.profiling = self.done(self.round), self.done(self.profiling)
         due = self.waits.due(at_ns)
         if due and self.round is None:
             self.round = asyncio.get_running_loop().create_task(self.look_round([self.agents[key_of(waits)] for waits in due]))
+
+    def done(self, task: asyncio.Task[None] | None) -> asyncio.Task[None] | None:
+        """A task that still runs; of one that failed, it is said."""
+        if task is None or not task.done():
+            return task
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.pipeline.lost("vigil", f"a look failed: {type(error).__name__}: {error}")
+        return None
 
     def gone(self, watched: Watched, at_ns: int) -> None:
         """A hung agent ended: its hang is over."""
@@ -133,24 +145,35 @@ class Vigil:
         """Look at all that are due, examine what is suspect, profile what is awake without a visible reason."""
         loop = asyncio.get_running_loop()
         jobs = [(watched, self.subjects(watched), self.circumstances(watched)) for watched in due]
-        seen = await loop.run_in_executor(self.thread, look_at_all, jobs)
+        seen = await loop.run_in_executor(self.threads, look_at_all, jobs)
         profiled: list[tuple[Watched, Examination]] = []
         for watched, found in seen:
             if not found.processes:
                 continue
             reasons = self.waits.looked(watched.waits, found)
             if watched.incident is not None and watched.waits.hung not in SEEN_BY_PROFILE:
-                if not reasons:
+                # one look may have missed what is outstanding; two that could see everything have not
+                watched.clear_looks = watched.clear_looks + 1 if not reasons and not found.missing else 0
+                if watched.clear_looks >= CLEAR_LOOKS:
                     self.recovered(watched, found)
-            elif self.waits.wants_profile(watched.waits, found):
+            elif self.profiling is None and self.waits.wants_profile(watched.waits, found):
                 profiled.append((watched, found))
             elif watched.incident is not None:
                 continue
             elif reasons:
-                deeper = await loop.run_in_executor(self.thread, deepen, found, self.registers)
-                self.judge(watched, deeper)
+                await self.examine(watched, found)
         if profiled:
-            await self.profile(profiled)
+            self.profiling = loop.create_task(self.profile(profiled))
+
+    async def examine(self, watched: Watched, found: Examination) -> None:
+        """Take stacks and locks, if a thread has run since they were taken last, and judge."""
+        samples = tuple(known.sample for known in watched.waits.known.values())
+        rested = len(samples) == len(watched.samples) and all(map(is_, samples, watched.samples))
+        before = watched.examined if rested else None
+        loop = asyncio.get_running_loop()
+        deeper = await loop.run_in_executor(self.threads, deepen, found, self.registers, before)
+        watched.examined, watched.samples = deeper, samples
+        self.judge(watched, deeper)
 
     async def profile(self, wanted: Sequence[tuple[Watched, Examination]]) -> None:
         """Trace the system calls of these agents for a few seconds, sample their busy threads meanwhile, and judge."""
@@ -162,7 +185,7 @@ class Vigil:
         engine.begin_profile(pids)
         try:
             samples = loop.run_in_executor(
-                self.thread, sample_stacks, [found for _, found in wanted], self.registers, PROFILE_S
+                self.threads, sample_stacks, [found for _, found in wanted], self.registers, PROFILE_S
             )
             await asyncio.sleep(PROFILE_S)
             taken = await samples
@@ -175,8 +198,7 @@ class Vigil:
                 traced = msgspec.structs.replace(traced, missing=(*traced.missing, profile))
             else:
                 traced = msgspec.structs.replace(traced, profile=of_processes(profile, ours))
-            deeper = await loop.run_in_executor(self.thread, deepen, traced, self.registers)
-            self.judge(watched, deeper)
+            await self.examine(watched, traced)
 
     def registers(self, pid: int) -> Mapping[int, Mapping[int, int]]:
         """The user registers of the threads of a process, from the engine; nothing where it cannot tell."""

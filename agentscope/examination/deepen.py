@@ -18,9 +18,11 @@ from agentscope.examination import (
     SampledPlace,
     StackSamples,
 )
+from agentscope.examination.holders import with_ended_children, with_holders_watched
 from agentscope.model import MissingEvidence
 
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
+UNWOUND = 16  # threads of a process
 PROCESSES = 8  # of one agent that are examined; the innermost first
 STACKS_S = 2.0
 SAMPLES = 200
@@ -30,27 +32,36 @@ RIP = 16  # DWARF number on x86-64
 FUTEXES = frozenset({"futex", "futex_wait", "futex_waitv"})
 
 
-def deepen(seen: Examination, registers: Registers) -> Examination:
-    """The look with stacks and locks added; what could not be taken is among `missing`."""
+def deepen(seen: Examination, registers: Registers, before: Examination | None = None) -> Examination:
+    """The look with stacks, locks and holders added; what could not be taken is among `missing`.
+
+    `before` is an examination since which no thread of these processes has run: its stacks and locks are still true.
+    """
+    seen = with_ended_children(with_holders_watched(seen))
+    if before is not None:
+        missing = tuple(dict.fromkeys((*seen.missing, *before.missing)))
+        return msgspec.structs.replace(
+            seen, python=before.python, lock_waits=before.lock_waits, native=before.native, missing=missing
+        )
     python: list[PythonStacks] = []
     locks: list[LockWait] = []
     native: list[NativeThread] = []
-    missing = list(seen.missing)
+    unread = list(seen.missing)
     for process in [each for each in seen.processes if not each.ended][:PROCESSES]:
         stacks = python_of(process)
         if isinstance(stacks, MissingEvidence):
-            missing.append(stacks)
+            unread.append(stacks)
         elif stacks is not None:
             python.append(stacks)
             locks += python_locks_of(process)
         locks += native_locks_of(process)
-        native += native_of(process, registers)
+        native += native_of(process, registers, python=isinstance(stacks, PythonStacks))
     return msgspec.structs.replace(
         seen,
         python=tuple(python),
         lock_waits=tuple(locks),
         native=tuple(native),
-        missing=tuple(missing),
+        missing=tuple(unread),
     )
 
 
@@ -104,13 +115,17 @@ def native_locks_of(process: ProcessLook) -> tuple[LockWait, ...]:
     return tuple(found)
 
 
-def native_of(process: ProcessLook, registers: Registers) -> tuple[NativeThread, ...]:
-    """The native stacks of the blocked threads of a process."""
+def native_of(process: ProcessLook, registers: Registers, *, python: bool) -> tuple[NativeThread, ...]:
+    """The native stacks of the blocked threads of a process. Of a Python only those at a mutex: its own frames say more, sooner."""
     from agentscope.examination.natives import unwind_threads
 
-    found = registers(process.pid)
-    blocked = {thread.tid for thread in process.threads if thread.call is not None}
-    return unwind_threads(process.pid, {tid: values for tid, values in found.items() if tid in blocked}) if found else ()
+    blocked = [thread for thread in process.threads if thread.call is not None]
+    blocked = [each for each in blocked if not python or (each.call is not None and each.call.futex_owner is not None)]
+    blocked.sort(key=lambda each: (each.call is None or each.call.futex_owner is None, each.tid))
+    wanted = {thread.tid for thread in blocked[:UNWOUND]}
+    found = registers(process.pid) if wanted else {}
+    chosen = {tid: values for tid, values in found.items() if tid in wanted}
+    return unwind_threads(process.pid, chosen) if chosen else ()
 
 
 def sample_stacks(all_seen: Sequence[Examination], registers: Registers, seconds: float) -> list[StackSamples]:

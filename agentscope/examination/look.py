@@ -22,7 +22,6 @@ from agentscope.examination import (
     Thread,
 )
 from agentscope.examination.cgroups import CgroupReading, read_cgroup, state_between
-from agentscope.examination.proc import read_proc
 from agentscope.model import MissingEvidence, Process, ProcessSample, ThreadSample
 
 if TYPE_CHECKING:
@@ -32,7 +31,6 @@ if TYPE_CHECKING:
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
 THREADS_READ = 2000  # of one agent: arguments of more threads' calls are not read
 CALLS_S = 0.5
-PARENTS, CHILDREN = 64, 64  # threads of a process whose children are looked for, and children of each
 OPENS = frozenset({"open", "openat", "openat2"})
 
 
@@ -85,7 +83,6 @@ class Round:
         from agentscope.examination.file_locks import read_file_locks
 
         processes = [found for subject in subjects if (found := identified(subject, boottime_ns())) is not None]
-        processes += unread_ends(processes)
         sockets, missing = self.sockets(processes)
         pipes = self.pipes(processes)
         waits_for_lock = [each.pid for each in processes if any(is_file_lock(thread) for thread in each.threads)]
@@ -203,26 +200,6 @@ def read_thread(calls: "CallReader | None", pid: int, sample: ThreadSample, sinc
         switches_per_s=rate.switches_per_s if rate is not None else None,
         kernel_stack=kernel_stack(pid, sample.tid) if calls and (sample.state == "D" or (call and call.name in OPENS)) else (),
     )
-
-
-def unread_ends(processes: Sequence[ProcessLook]) -> list[ProcessLook]:
-    """The children of these that have ended and whose status nobody has read: their parents may wait for something of them."""
-    from agentscope.examination.threads import identify
-
-    known = {process.pid for process in processes}
-    found = []
-    for process in processes:
-        tasks = [thread.tid for thread in process.threads[:PARENTS]]
-        children = {
-            int(child)
-            for tid in tasks
-            for child in (read_proc(f"/proc/{process.pid}/task/{tid}/children") or b"").split()[:CHILDREN]
-        }
-        for child in sorted(children - known):
-            ended = identify(child)
-            if ended is not None and ended.ended:
-                found.append(ended)
-    return found
 
 
 def is_file_lock(thread: Thread) -> bool:

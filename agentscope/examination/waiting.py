@@ -142,7 +142,7 @@ def tool_words(child: ProcessLook) -> str:
     """A tool in words: "tool `cargo test` pid 992, using 7.8 CPUs"."""
     command = " ".join(word.rsplit("/", 1)[-1] if at == 0 else word for at, word in enumerate(child.argv)) or child.comm
     used = cpu_of(child)
-    return f"tool `{command[:_SHOWN]}` pid {child.pid}" + (f", using {used:.1f} CPUs" if used >= 0.05 else "")
+    return f"tool `{' '.join(command.split())[:_SHOWN]}` pid {child.pid}" + (f", using {used:.1f} CPUs" if used >= 0.05 else "")
 
 
 def cpu_of(process: ProcessLook) -> float:
@@ -241,7 +241,7 @@ def _of_set(wait: Wait, call: Call, process: ProcessLook, seen: Examination) -> 
     if any(each.kind == "tty" and each.number == 0 for each in meant) and not any(each.kind == "socket" for each in meant):
         return _with(wait, kind="human", says=f"input at {next(each.target for each in meant if each.kind == 'tty')}")
     sockets = [socket for each in meant if each.kind == "socket" and (socket := seen.socket(each.inode)) is not None]
-    pipes = [each for each in meant if each.kind in {"pipe", "fifo"}]
+    pipes = [each for each in meant if each.kind in {"pipe", "fifo"} and each.access != "w"]
     inodes = tuple(socket.inode for socket in sockets)
     if len(meant) == 1:
         one = meant[0]
