@@ -137,7 +137,9 @@ def test_node_functions_are_named_where_there_is_a_map(examiner: Examiner, mappe
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     options = ["--perf-basic-prof", "--interpreted-frames-native-stack"] if mapped else []
-    with started(["timeout", "45", "node", *options, "-e", READS, str(fifo)], stderr=subprocess.DEVNULL) as wrapper:
+    with started(
+        ["timeout", "45", "node", *options, "-e", READS, str(fifo)], cwd=tmp_path, stderr=subprocess.DEVNULL
+    ) as wrapper:
         (pid,) = settled_children(wrapper.pid)
         map_file = Path(f"/tmp/perf-{pid}.map")
         try:
