@@ -16,7 +16,7 @@ from agentscope.errors import AgentscopeError
 from agentscope.evidence import HangScene
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import read_cgroup
-from agentscope.examination.look import Circumstances, Rate, Round, Subject
+from agentscope.examination.look import Circumstances, Job, Rate, Subject, look_at
 from agentscope.incidents import Incidents, Member, depth_of
 from agentscope.lastseen import read_last_seen
 from agentscope.model import AgentSeen, EngineName, MissingEvidence, ProcessSample
@@ -120,7 +120,7 @@ def examine(pid: int, patience_s: float) -> Examined:
         time.sleep(max(0.0, between_s - (now_ns() - began) / 1e9))
         kept = waits.sampled(agent, sampled.sample(pids), now_ns())
         around = Circumstances(patience_s=patience_s, interval_s=(now_ns() - began) / 1e9, cgroup_before=held)
-        seen = Round().look(subjects(members, kept), around)
+        seen = look_at([Job(subjects(members, kept), around)])[0].seen
         outstanding = waits.looked(kept, seen) if seen.processes else ()
         awake = worth_a_profile(kept, seen)
         seen = deepened(seen, sampled, profile=awake) if outstanding or awake else seen

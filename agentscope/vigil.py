@@ -17,16 +17,16 @@ from agentscope.evidence import HangScene
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import CgroupReading
 from agentscope.examination.deepen import deepen, sample_stacks
-from agentscope.examination.look import Circumstances, Rate, Round, Subject
+from agentscope.examination.look import Circumstances, Job, Rate, SampleOf, Subject, look_at
 from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources.active import Probes
-from agentscope.waits import AgentWaits, Waits, words_of_seconds
+from agentscope.waits import SEEN_BY_PROFILE, AgentWaits, Waits, words_of_seconds
 
 PROFILE_S = 2.5
+THREADS = 4  # most of their time is waiting: for a stack taker, for the tenth of a second that a holder is watched
 SETTLED_NS = 3_000_000_000  # a state is told once it has lasted this long; a suspicion at once
-SEEN_BY_PROFILE = frozenset({"retry-loop", "spin"})  # what only a profile shows, only a profile can clear
 CLEAR_LOOKS = 2
 MEMBERS_LOOKED_AT = 64  # processes of one agent
 
@@ -56,7 +56,7 @@ class Vigil:
         self.probes = probes
         self.waits = Waits(patience_s)
         self.agents: dict[tuple[int, int], Watched] = {}
-        self.threads = ThreadPoolExecutor(2, thread_name_prefix="examination")
+        self.threads = ThreadPoolExecutor(THREADS, thread_name_prefix="examination")
         self.round: asyncio.Task[None] | None = None
         self.profiling: asyncio.Task[None] | None = None
         self.last_sample_ns = 0
@@ -144,9 +144,10 @@ class Vigil:
     async def look_round(self, due: Sequence[Watched]) -> None:
         """Look at all that are due, examine what is suspect, profile what is awake without a visible reason."""
         loop = asyncio.get_running_loop()
-        jobs = [(watched, self.subjects(watched), self.circumstances(watched)) for watched in due]
-        seen = await loop.run_in_executor(self.threads, look_at_all, jobs)
+        jobs = [(watched, self.job(watched)) for watched in due]
+        seen = await loop.run_in_executor(self.threads, look_at_all, jobs, self.sample_of)
         profiled: list[tuple[Watched, Examination]] = []
+        suspects: list[tuple[Watched, Examination]] = []
         for watched, found in seen:
             if not found.processes:
                 continue
@@ -161,9 +162,10 @@ class Vigil:
             elif watched.incident is not None:
                 continue
             elif reasons:
-                await self.examine(watched, found)
+                suspects.append((watched, found))
         if profiled:
             self.profiling = loop.create_task(self.profile(profiled))
+        await asyncio.gather(*(self.examine(watched, found) for watched, found in suspects))
 
     async def examine(self, watched: Watched, found: Examination) -> None:
         """Take stacks and locks, if a thread has run since they were taken last, and judge."""
@@ -191,7 +193,11 @@ class Vigil:
             taken = await samples
         finally:
             profile = engine.end_profile()
-        for watched, found in wanted:
+        # looked at again, so that what is said is of one moment: the end of the profile
+        jobs = [(watched, self.job(watched)) for watched, _ in wanted]
+        for watched, found in await loop.run_in_executor(self.threads, look_at_all, jobs, self.sample_of):
+            if not found.processes:
+                continue
             ours = {process.pid for process in found.processes}
             traced = msgspec.structs.replace(found, samples=tuple(each for each in taken if each.pid in ours))
             if isinstance(profile, MissingEvidence):
@@ -199,6 +205,10 @@ class Vigil:
             else:
                 traced = msgspec.structs.replace(traced, profile=of_processes(profile, ours))
             await self.examine(watched, traced)
+
+    def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
+        """These processes as they are now, from the engine."""
+        return self.pipeline.engine.sample_of(pids) if self.pipeline.engine is not None else ()
 
     def registers(self, pid: int) -> Mapping[int, Mapping[int, int]]:
         """The user registers of the threads of a process, from the engine; nothing where it cannot tell."""
@@ -233,6 +243,10 @@ class Vigil:
         self.pipeline.sink(closed)
 
     # --- what a look is given ----------------------------------------------------------------------------------------------
+
+    def job(self, watched: Watched) -> Job:
+        """What a look at this agent is given."""
+        return Job(self.subjects(watched), self.circumstances(watched))
 
     def subjects(self, watched: Watched) -> list[Subject]:
         """The processes of an agent, the innermost of its own line first."""
@@ -284,15 +298,12 @@ def key_of(waits: AgentWaits) -> tuple[int, int]:
     return waits.agent.pid, waits.agent.start_ns
 
 
-def look_at_all(jobs: Sequence[tuple[Watched, Sequence[Subject], Circumstances]]) -> list[tuple[Watched, Examination]]:
-    """The looks of one round, in the thread beside the loop."""
-    together = Round()
-    found = []
-    for watched, subjects, around in jobs:
-        found.append((watched, together.look(subjects, around)))
-        if subjects:
-            watched.cgroup = together.cgroups.get(subjects[0].process.pid)
-    return found
+def look_at_all(jobs: Sequence[tuple[Watched, Job]], sample_of: SampleOf) -> list[tuple[Watched, Examination]]:
+    """The looks of one round, in a thread beside the loop."""
+    looks = look_at([job for _, job in jobs], sample_of)
+    for (watched, _), look in zip(jobs, looks, strict=True):
+        watched.cgroup = look.cgroup
+    return [(watched, look.seen) for (watched, _), look in zip(jobs, looks, strict=True)]
 
 
 def of_processes(profile: SyscallProfile, pids: set[int]) -> SyscallProfile:

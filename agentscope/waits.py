@@ -9,18 +9,16 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agentscope.examination import Examination
-from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, waits_of
+from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, same_wait, waits_of
 from agentscope.model import Agent, ProcessSample, ThreadSample
 
 BUSY = 0.8  # of one CPU
 QUIET = 0.02
+SEEN_BY_PROFILE = frozenset({"retry-loop", "spin"})  # what only a profile shows, only a profile can clear
 SHOWN_AS = {"file-lock": "lock"}
 LOOK_AGAIN_S = 120.0  # the longest that a quiet agent is left alone
 CLEAN_LOOKS = 4  # the pause between looks at an active agent grows up to this many times the patience
 PROFILE_AGAIN_S = 600.0
-_CALLS_WITH_TIMEOUT = frozenset({7, 23, 35, 202, 230, 232, 270, 271, 281, 441, 449})
-# x86-64: poll, select, nanosleep, futex, clock_nanosleep, epoll_wait, pselect6, ppoll, epoll_pwait, epoll_pwait2, futex_waitv
-_FUTEX, _FUTEX_TIMEOUT = 202, 3
 
 
 @dataclass
@@ -32,6 +30,7 @@ class Still:
     cpu_share: float = 0.0
     busy_share: float = 0.0
     switches_per_s: float = 0.0
+    wanted: float = 0.0
 
 
 @dataclass
@@ -189,6 +188,8 @@ class Waits:
     def cleared(self, waits: AgentWaits, seen: Examination, suspect: str | None) -> None:
         """The causes found no hang in what was outstanding: `suspect` names what would be one if it went on; else it is let alone."""
         waits.suspect = suspect
+        if suspect in SEEN_BY_PROFILE:
+            waits.profiled_ns, waits.profile_pause_s = None, 0.0  # so that the next look can see it again
         quiet_s = (seen.at_ns - waits.changed_ns) / 1e9
         pause_s = self.patience_s / 2 if suspect else min(max(self.patience_s, quiet_s / 2), LOOK_AGAIN_S)
         waits.next_look_ns = seen.at_ns + int(pause_s * 1e9)
@@ -219,25 +220,14 @@ def went_on(before: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -
     old = before.sample
     cpu = max(0, thread.user_ns + thread.system_ns - old.user_ns - old.system_ns) / elapsed_ns
     switches = thread.voluntary_switches + thread.involuntary_switches - old.voluntary_switches - old.involuntary_switches
-    wanted = min(1.0, cpu + max(0, thread.delayed_ns - old.delayed_ns) / elapsed_ns)
-    busy = wanted >= BUSY and before.busy_share >= BUSY
+    # what it waited for a CPU is counted only once it has got one, so two seconds are taken together
+    wanted = cpu + max(0, thread.delayed_ns - old.delayed_ns) / elapsed_ns
+    share = min(1.0, max(wanted, (wanted + before.wanted) / 2))
+    busy = share >= BUSY and before.busy_share >= BUSY
     since = before.since_ns if busy or same_wait(old, thread, cpu) else began(thread, now_ns)
-    if wanted >= BUSY and not busy:
+    if share >= BUSY and not busy:
         since = now_ns - elapsed_ns
-    return Still(thread, since, cpu, wanted, switches * 1e9 / elapsed_ns)
-
-
-def same_wait(old: ThreadSample, new: ThreadSample, cpu_share: float) -> bool:
-    """Whether a thread that woke up is back in the wait it was in: only a call with a time-out wakes up without having got anything."""
-    if old.state != new.state or new.state == "R" or old.syscall is None or new.syscall is None or cpu_share >= QUIET:
-        return False
-    if old.voluntary_switches == new.voluntary_switches:
-        return old.syscall == new.syscall
-    number, args = new.syscall.number, new.syscall.args
-    if number not in _CALLS_WITH_TIMEOUT or number != old.syscall.number or args[:1] != old.syscall.args[:1]:
-        return False
-    timed = number != _FUTEX or bool(args[_FUTEX_TIMEOUT])
-    return timed and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes)
+    return Still(thread, since, cpu, share, switches * 1e9 / elapsed_ns, wanted)
 
 
 def telling(waits: Sequence[Wait], seen: Examination) -> Wait | None:

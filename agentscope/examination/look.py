@@ -1,14 +1,14 @@
-"""One look at the processes of an agent, and the deeper examination of a suspect: the readers of this folder, put together.
+"""One look at the processes of agents: the readers of this folder, put together.
 
-Blocking, and meant for a thread beside the loop. One `Round` serves all agents that are looked at together: the sockets of a
-network namespace and the holders of pipes are read once for all of them.
+Blocking, and meant for a thread beside the loop. What several agents share is read once for all that are looked at together:
+the sockets of a network namespace, and who on the machine holds the other ends of sockets and pipes.
 """
 
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -22,15 +22,16 @@ from agentscope.examination import (
     Thread,
 )
 from agentscope.examination.cgroups import CgroupReading, read_cgroup, state_between
+from agentscope.examination.waiting import same_wait
 from agentscope.model import MissingEvidence, Process, ProcessSample, ThreadSample
 
 if TYPE_CHECKING:
     from agentscope.examination.calls import CallReader
-    from agentscope.examination.sockets import SocketTable
 
-Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
+SampleOf = Callable[[Sequence[int]], Sequence[ProcessSample]]
 THREADS_READ = 2000  # of one agent: arguments of more threads' calls are not read
 CALLS_S = 0.5
+SCAN_S = 1.0  # for all descriptors of the machine, once a round
 OPENS = frozenset({"open", "openat", "openat2"})
 
 
@@ -71,80 +72,125 @@ def boottime_ns() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-class Round:
-    """The looks of one moment: what several agents share is read once."""
+class Job(NamedTuple):
+    """One agent to look at: its processes, the innermost of its own line first, and what is known beside."""
 
-    def __init__(self) -> None:
-        self.namespaces: dict[int, SocketTable | MissingEvidence] = {}
-        self.cgroups: dict[int, CgroupReading] = {}
+    subjects: Sequence[Subject]
+    around: Circumstances
 
-    def look(self, subjects: Sequence[Subject], around: Circumstances) -> Examination:
-        """One look at one agent's tree; `subjects` has its innermost process first. What has gone meanwhile is left out."""
-        from agentscope.examination.file_locks import read_file_locks
 
-        processes = [found for subject in subjects if (found := identified(subject, boottime_ns())) is not None]
-        sockets, missing = self.sockets(processes)
-        pipes = self.pipes(processes)
-        waits_for_lock = [each.pid for each in processes if any(is_file_lock(thread) for thread in each.threads)]
-        cgroup = None
-        if processes:
-            now = self.cgroups[processes[0].pid] = read_cgroup(processes[0].pid)
-            cgroup = state_between(around.cgroup_before or now, now)
-        return Examination(
-            at_ns=boottime_ns(),
-            patience_s=around.patience_s,
-            interval_s=around.interval_s,
-            watched_since_ns=around.watched_since_ns,
-            processes=tuple(processes),
-            sockets=tuple(dated(socket, around.first_seen) for socket in sockets),
-            pipes=pipes,
-            file_locks=read_file_locks(waits_for_lock) if waits_for_lock else (),
-            cgroup=cgroup,
-            health=around.health,
-            progress=around.progress,
-            missing=missing,
-        )
+class Look(NamedTuple):
+    """What a look found, and the cgroups as read for it, for the next look to compare with (None: the agent is gone)."""
 
-    def sockets(self, processes: Iterable[ProcessLook]) -> tuple[list[Socket], tuple[MissingEvidence, ...]]:
-        """The open sockets of these processes, each read in its own network namespace, with who holds the other end."""
-        from agentscope.examination.descriptors import holders_of
-        from agentscope.examination.sockets import peer_inodes, read_socket_table, with_holders
+    seen: Examination
+    cgroup: CgroupReading | None
 
-        found: list[Socket] = []
-        missing: list[MissingEvidence] = []
-        by_namespace: dict[int, tuple[int, set[int]]] = {}
-        for process in processes:
-            wanted = {each.inode for each in process.descriptors if each.kind == "socket" and each.inode is not None}
-            if wanted:
-                by_namespace.setdefault(namespace_of(process.pid), (process.pid, set()))[1].update(wanted)
-        for namespace, (pid, wanted) in by_namespace.items():
-            if namespace not in self.namespaces:
-                self.namespaces[namespace] = read_socket_table(pid)
-            table = self.namespaces[namespace]
-            if isinstance(table, MissingEvidence):
-                missing.append(table)
-                continue
-            ours = table.sockets(wanted)
-            peers = peer_inodes(ours)
-            holders = holders_of(frozenset(peers.values())) if peers else {}
-            found += with_holders(ours, {inode: holders[peer][0] for inode, peer in peers.items() if holders.get(peer)})
-        return found, tuple(missing)
 
-    @staticmethod
-    def pipes(processes: Sequence[ProcessLook]) -> tuple[Pipe, ...]:
-        """The pipes that a thread may wait at: those of a blocked call, and of what it multiplexes."""
-        from agentscope.examination.descriptors import read_pipes
+@dataclass(frozen=True)
+class Found:
+    """The processes of one agent as they were at `at_ns`; those that have gone are left out."""
 
-        wanted: set[int] = set()
-        for process in processes:
-            numbers = {number for thread in process.threads if thread.call for number in thread.call.descriptors}
-            numbers |= {number for each in process.descriptors if each.number in numbers for number in each.watches}
-            wanted |= {
-                each.inode
-                for each in process.descriptors
-                if each.number in numbers and each.kind in {"pipe", "fifo"} and each.inode is not None
-            }
-        return read_pipes(frozenset(wanted), [process.pid for process in processes]) if wanted else ()
+    around: Circumstances
+    at_ns: int
+    processes: tuple[ProcessLook, ...]
+
+
+def look_at(jobs: Sequence[Job], sample_of: SampleOf | None = None) -> list[Look]:
+    """One look at each of these agents. What they share is read once for all: sockets, and who holds the other ends."""
+    found = [found_of(job, sample_of) for job in jobs]
+    processes = [process for each in found for process in each.processes]
+    sockets, missing = read_open_sockets(processes)
+    pipes = {pipe.inode: pipe for pipe in read_waited_pipes(processes)}
+    return [look_of(each, sockets, pipes, missing) for each in found]
+
+
+def found_of(job: Job, sample_of: SampleOf | None) -> Found:
+    """One agent's processes now: what was sampled a while ago may wait for something else, or since a moment."""
+    subjects = job.subjects
+    if sample_of is not None:
+        fresh = {sample.pid: sample for sample in sample_of([subject.process.pid for subject in subjects])}
+        subjects = [refreshed(each, fresh[each.process.pid]) if each.process.pid in fresh else each for each in subjects]
+    at_ns = boottime_ns()
+    return Found(job.around, at_ns, tuple(seen for each in subjects if (seen := identified(each, at_ns)) is not None))
+
+
+def look_of(
+    found: Found, sockets: Mapping[int, Socket], pipes: Mapping[int, Pipe], missing: tuple[MissingEvidence, ...]
+) -> Look:
+    """One agent's part of a round."""
+    from agentscope.examination.file_locks import read_file_locks
+
+    around, processes = found.around, found.processes
+    inodes = {each.inode for process in processes for each in process.descriptors}
+    waits_for_lock = [each.pid for each in processes if any(is_file_lock(thread) for thread in each.threads)]
+    cgroup = read_cgroup(processes[0].pid) if processes else None
+    seen = Examination(
+        at_ns=found.at_ns,
+        patience_s=around.patience_s,
+        interval_s=around.interval_s,
+        watched_since_ns=around.watched_since_ns,
+        processes=processes,
+        sockets=tuple(dated(socket, around.first_seen) for inode, socket in sockets.items() if inode in inodes),
+        pipes=tuple(pipe for inode, pipe in pipes.items() if inode in inodes),
+        file_locks=read_file_locks(waits_for_lock) if waits_for_lock else (),
+        cgroup=state_between(around.cgroup_before or cgroup, cgroup) if cgroup is not None else None,
+        health=around.health,
+        progress=around.progress,
+        missing=missing,
+    )
+    return Look(seen, cgroup)
+
+
+def read_open_sockets(processes: Iterable[ProcessLook]) -> tuple[dict[int, Socket], tuple[MissingEvidence, ...]]:
+    """The open sockets of these processes, each read in its own network namespace, with who holds the other end."""
+    from agentscope.examination.descriptors import holders_of
+    from agentscope.examination.sockets import peer_inodes, read_socket_table, with_holders
+
+    found: list[Socket] = []
+    missing: list[MissingEvidence] = []
+    by_namespace: dict[int, tuple[int, set[int]]] = {}
+    for process in processes:
+        wanted = {each.inode for each in process.descriptors if each.kind == "socket" and each.inode is not None}
+        if wanted:
+            by_namespace.setdefault(namespace_of(process.pid), (process.pid, set()))[1].update(wanted)
+    for pid, wanted in by_namespace.values():
+        table = read_socket_table(pid)
+        if isinstance(table, MissingEvidence):
+            missing.append(table)
+        else:
+            found += table.sockets(wanted)
+    peers = peer_inodes(found)
+    holders = holders_of(frozenset(peers.values()), limit_s=SCAN_S) if peers else {}
+    known = with_holders(found, {inode: holders[peer][0] for inode, peer in peers.items() if holders.get(peer)})
+    return {socket.inode: socket for socket in known}, tuple(missing)
+
+
+def read_waited_pipes(processes: Sequence[ProcessLook]) -> tuple[Pipe, ...]:
+    """The pipes that a thread may wait at: those of a blocked call, and of what it multiplexes."""
+    from agentscope.examination.descriptors import read_pipes
+
+    wanted: set[int] = set()
+    for process in processes:
+        numbers = {number for thread in process.threads if thread.call for number in thread.call.descriptors}
+        numbers |= {number for each in process.descriptors if each.number in numbers for number in each.watches}
+        wanted |= {
+            each.inode
+            for each in process.descriptors
+            if each.number in numbers and each.kind in {"pipe", "fifo"} and each.inode is not None
+        }
+    return read_pipes(frozenset(wanted), [process.pid for process in processes], limit_s=SCAN_S) if wanted else ()
+
+
+def refreshed(subject: Subject, sample: ProcessSample) -> Subject:
+    """The subject with a fresh sample; threads that went on to another wait meanwhile begin it anew."""
+    before = {thread.tid: thread for thread in subject.sample.threads}
+    rates = dict(subject.rates)
+    for thread in sample.threads:
+        old, rate = before.get(thread.tid), rates.get(thread.tid)
+        if rate is None or thread.last_ran_ns is None or (old is not None and same_wait(old, thread, rate.cpu_share)):
+            continue
+        rates[thread.tid] = replace(rate, since_ns=thread.last_ran_ns)
+    return Subject(subject.process, sample, rates)
 
 
 def identified(subject: Subject, now_ns: int) -> ProcessLook | None:

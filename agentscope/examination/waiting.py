@@ -7,7 +7,7 @@ that was taken and not answered, bytes nobody reads. Waiting alone is no obligat
 from typing import Literal
 
 from agentscope.examination import Call, Descriptor, Examination, Holder, ProcessLook, Socket, Thread
-from agentscope.model import Value
+from agentscope.model import ThreadSample, Value
 
 WaitKind = Literal[
     "running", "human", "tool", "llm", "peer", "timer", "lock", "disk", "accept", "pipe", "file-lock", "events", "stopped",
@@ -70,6 +70,10 @@ _LETTERS: dict[str, tuple[WaitKind, str]] = {
     "t": ("traced", "held by a debugger"),
     "D": ("disk", "the kernel, without interruption"),
 }
+_QUIET = 0.02  # of one CPU
+_CALLS_WITH_TIMEOUT = frozenset({7, 23, 35, 202, 230, 232, 270, 271, 281, 441, 449})
+# x86-64: poll, select, nanosleep, futex, clock_nanosleep, epoll_wait, pselect6, ppoll, epoll_pwait, epoll_pwait2, futex_waitv
+_FUTEX_NUMBER, _FUTEX_TIMEOUT = 202, 3
 _SHOWN = 60  # characters of a command line
 
 
@@ -299,6 +303,19 @@ def _sleep(length_s: float | None) -> str:
     if length_s < 2:
         return "sleeping for a moment"
     return f"sleeping {length_s:.0f} s" if length_s < 600 else f"sleeping {length_s / 60:.0f} min"
+
+
+def same_wait(old: ThreadSample, new: ThreadSample, cpu_share: float) -> bool:
+    """Whether a thread that woke up is back in the wait it was in: only a call with a time-out wakes up without having got anything."""
+    if old.state != new.state or new.state == "R" or old.syscall is None or new.syscall is None or cpu_share >= _QUIET:
+        return False
+    if old.voluntary_switches == new.voluntary_switches:
+        return old.syscall == new.syscall
+    number, args = new.syscall.number, new.syscall.args
+    if number not in _CALLS_WITH_TIMEOUT or number != old.syscall.number or args[:1] != old.syscall.args[:1]:
+        return False
+    timed = number != _FUTEX_NUMBER or bool(args[_FUTEX_TIMEOUT])
+    return timed and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes)
 
 
 # --- what is owed ---------------------------------------------------------------------------------------------------------

@@ -57,6 +57,10 @@ class Engine(Source, Protocol):
         """
         ...
 
+    def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
+        """These processes with their threads, now, by an iterator of their own. Any thread may ask; empty where it cannot be had."""
+        ...
+
     def registers(self, pid: int) -> Mapping[int, Mapping[int, int]]:
         """User registers of the threads of a process, by tid and DWARF number of x86-64 (16 is the instruction pointer).
 

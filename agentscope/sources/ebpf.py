@@ -144,6 +144,12 @@ class CoreEngine:
         self._samples.prepare()
         return self._samples.fold((self._object.read_iterator(_PULSE),))
 
+    def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
+        """These processes with their threads, now; empty where that cannot be had."""
+        with self._examining:
+            examiner = self._find_examiner()
+            return () if isinstance(examiner, MissingEvidence) else examiner.sample(pids)
+
     def registers(self, pid: int) -> dict[int, dict[int, int]]:
         """User registers of the threads of a process by tid and DWARF number, as of their last entry into the kernel."""
         with self._examining:

@@ -14,7 +14,7 @@ less, at which a person reads; a peer across the network that does not read (han
 """
 
 from agentscope.causes import No
-from agentscope.causes.hang import WRITES, at, cites, doing, excused, seconds, where, who
+from agentscope.causes.hang import LONG_S, WRITES, at, cites, doing, excused, seconds, where, who
 from agentscope.evidence.pipes import Pipes
 from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import Sockets
@@ -92,15 +92,18 @@ def judged(
         reader.state == "R" or (inside is not None and reader.pid != process.pid and waits.works(reader.pid))
     ):
         return No(f"{who(reader)}, which should read, works")
+    main = next((each for each in waits.of(inside.pid) if each.main), None) if inside is not None else None
+    if main is not None and main.wait.timeout_s is not None and main.wait.timeout_s <= LONG_S:
+        return No(f"its reader {doing(main.wait)}, and may read on then")
     mine = " itself" if reader is not None and reader.pid == thread.wait.pid else ""
     by = f"{who(reader)}{mine}" if reader is not None else "whoever has its other end"
-    doing = doing_instead(reader, waits, python)
+    instead = doing_instead(reader, waits, python)
     place = where(thread, python)
     writer = f"thread {thread.wait.tid}" if process.pid == waits.agent.pid else process.words
     confidence: Confidence = "certain" if reader is not None and sure else "likely"
     return Finding(
-        headline=f"Hung for {seconds(thread.for_s)}: {writer} waits{at(place)} for room in {name} that {by} should read{doing}",
-        culprit=f"{by} does not read {name}{doing}" if reader is not None else f"nobody reads {name}",
+        headline=f"Hung for {seconds(thread.for_s)}: {writer} waits{at(place)} for room in {name} that {by} should read{instead}",
+        culprit=f"{by} does not read {name}{instead}" if reader is not None else f"nobody reads {name}",
         confidence=confidence,
         cites=cites((kind, True), ("python-threads", place)),
         advice=advice_for(process.own, inside is not None and inside.own),

@@ -30,12 +30,7 @@ from agentscope.examination.frames import file_name, is_interpreter, module_of, 
 from agentscope.model import Finding
 
 CALLS_PER_S = 5.0
-SAMPLES = 30
 REPEATED_SHARE = 0.5  # of the samples: what only looks repeats itself nearly always, what computes hardly ever
-TIGHT_BYTES = 64  # a loop that only looks; what computes anything is longer
-PLACES = 2
-LINES = 3  # Python stacks that must agree
-EVALUATES_SHARE = 0.8
 GIL_WAIT_S = 0.1  # who wants the interpreter lock asks for it every 5 ms (ceval_gil.h)
 # Calls that a spinning loop makes or that threads make which wait for it: they do nothing.
 IDLE_CALLS = frozenset({"futex", "futex_wait", "futex_waitv", "sched_yield", "restart_syscall"})
@@ -87,22 +82,8 @@ def match(
 
 
 def is_tight(sampled: StackSamples | None) -> bool:
-    """Whether a thread only repeats itself: it was found at the same instructions with the same values in all registers.
-
-    Where too few samples could be compared, a loop of machine code that is too short to compute anything, or one line of Python
-    in the interpreter's own loop each time, counts as well.
-    """
-    if sampled is None or sampled.samples < SAMPLES:
-        return False
-    if sampled.repeated_share is not None:
-        return sampled.repeated_share >= REPEATED_SHARE
-    lines = set(sampled.python_lines)
-    if len(lines) > 1 or len({(symbol_of(each.place), module_of(each.place)) for each in sampled.places}) > PLACES:
-        return False
-    if sampled.span_bytes is not None and sampled.span_bytes <= TIGHT_BYTES:
-        return True
-    evaluating = sum(each.count for each in sampled.places if is_interpreter(each.place) and "Eval" in symbol_of(each.place))
-    return len(sampled.python_lines) >= LINES and evaluating >= EVALUATES_SHARE * sampled.samples
+    """Whether a thread only repeats itself: it was found at the same instructions with the same values in all registers."""
+    return sampled is not None and (sampled.repeated_share or 0.0) >= REPEATED_SHARE
 
 
 def gil_waiters(thread: ThreadSeen, waits: ThreadWaits, python: PythonThreads | None) -> list[ThreadSeen]:
