@@ -2,7 +2,7 @@
 
 A folder is a program that hangs in one way (`hang-*`), or a healthy one that looks like it (`calm-*`), and what must be said about
 it. It says `ready`, waits for a line where it can, and then hangs; `hanging NANOSECONDS` (CLOCK_MONOTONIC) tells when. It ends
-itself after 90 s, or its input's end does. A line `WORD NUMBER` that it says before `ready` becomes a name, such as `port`.
+itself after 300 s, or its input's end does. A line `WORD NUMBER` that it says before `ready` becomes a name, such as `port`.
 
 In `argv`, `env`, `peer`, `client`, `outside` and the expectations `{name}` is replaced: `here` (the folder), `build` (its compile
 cache), `peers`, `python`, `home` (its working folder), `harness` (our pid), `pid` (its own), `peer` and `client` (their pids),
