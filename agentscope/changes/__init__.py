@@ -1,13 +1,22 @@
 """What was installed, upgraded or removed, when, and by whom: read from the logs and records that package tools leave behind.
 
-One file a source: `changes/<source>.py` holds `read(place) -> Iterator[Change]`; of a tool that this system does not have it
+One file a source: `changes/<source>.py` holds `read(look) -> Iterator[Change]`; of a tool that this system does not have it
 yields nothing. Being in the folder is being registered. Only files are read, inside the root of the process, bounded in size
 and in lines; no package tool is ever run.
 """
 
-from typing import Literal
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator
+from functools import cache
+from importlib import import_module
+from typing import Any, Literal
+
+import msgspec
 
 from agentscope.model import Value
+
+CHANGES_LIMIT = 2000
+SLACK_NS = 2_000_000_000  # two logs of one transaction are written one after the other
 
 Ecosystem = Literal["dpkg", "rpm", "pacman", "apk", "nix", "python", "node", "image"]
 ChangeKind = Literal["installed", "upgraded", "downgraded", "reinstalled", "removed", "changed"]
@@ -76,10 +85,106 @@ class Place(Value, frozen=True):
 
 
 class Changes(Value, frozen=True):
-    """What all sources told, oldest first. `sources` are the files that were read; `unread` those that are there but could not be,
-    each with the reason; `left_out` counts changes beyond the limit."""
+    """What all sources told, oldest first.
+
+    `sources` are the files that were read; `unread` those that are there but could not be, each with the reason; `left_out`
+    counts changes beyond the limit.
+    """
 
     changes: tuple[Change, ...]
     sources: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
     left_out: int = 0
+
+
+@cache
+def sources() -> dict[str, Callable[[Any], Iterator[Change]]]:
+    """Every source, by name: the folder is the list."""
+    names = sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    return {name: import_module(f"{__name__}.{name}").read for name in names}
+
+
+def read_changes(place: Place) -> Changes:
+    """What every source tells of the window, one change once, oldest first; the newest are kept where there are too many.
+
+    A source that fails costs its own answer only.
+    """
+    from agentscope.changes._look import Look, Spent
+
+    look = Look(place)
+    found: list[Change] = []
+    for name, read in sources().items():
+        try:
+            for change in read(look):
+                found.append(change)
+                look.check()
+        except Spent:
+            look.unread.append(f"{name}: it takes too long, or is too large")
+        except Exception as error:  # noqa: BLE001 - a forged log must not silence the others; the reason is kept
+            look.unread.append(f"{name}: {type(error).__name__}: {error}"[:300])
+    joined = join(found)
+    return Changes(
+        changes=tuple(joined[-CHANGES_LIMIT:]),
+        sources=tuple(dict.fromkeys(look.sources)),
+        unread=tuple(dict.fromkeys(look.unread)),
+        left_out=max(0, len(joined) - CHANGES_LIMIT),
+    )
+
+
+def join(found: Iterable[Change]) -> list[Change]:
+    """Changes of one package that several logs tell of, as one: the time of the most precise, the author of the most telling."""
+    joined: list[Change] = []
+    last: dict[tuple[Ecosystem, str], list[int]] = {}
+    for change in sorted(found, key=lambda change: (change.precision_ns, change.wall_ns)):
+        places = last.setdefault((change.ecosystem, change.what), [])
+        place = next((place for place in reversed(places[-64:]) if _same(joined[place], change)), None)
+        if place is None:
+            places.append(len(joined))
+            joined.append(change)
+        else:
+            joined[place] = _merged(joined[place], change)
+    return sorted(joined, key=lambda change: change.wall_ns)
+
+
+def _same(known: Change, other: Change) -> bool:
+    """Whether two sources can mean one change: spans that meet, no version or architecture that contradicts, another file."""
+    apart = max(known.wall_ns, other.wall_ns) - min(known.wall_ns + known.precision_ns, other.wall_ns + other.precision_ns)
+    pairs = (
+        (known.from_version, other.from_version),
+        (known.to_version, other.to_version),
+        (known.architecture, other.architecture),
+    )
+    fits = all(one is None or another is None or one == another for one, another in pairs)
+    return apart <= SLACK_NS and known.source != other.source and fits
+
+
+def _merged(known: Change, other: Change) -> Change:
+    kinds = {known.kind, other.kind}
+    return msgspec.structs.replace(
+        known,
+        kind=known.kind if known.kind != "upgraded" or kinds == {"upgraded", "changed"} else other.kind,
+        from_version=known.from_version or other.from_version,
+        to_version=known.to_version or other.to_version,
+        architecture=known.architecture or other.architecture,
+        by=max((known.by, other.by), key=_telling),
+        files=known.files or other.files,
+    )
+
+
+def _telling(by: By | None) -> tuple[bool, bool, bool, bool]:
+    """How much an author's name tells a person; the bare tool that did the work tells least."""
+    if by is None:
+        return False, False, False, False
+    return by.tool == "unattended-upgrades", by.user is not None, by.command is not None, by.tool != "dpkg"
+
+
+def change_of(changes: Iterable[Change], ecosystem: Ecosystem, name: str, *, to_version: str | None = None) -> Change | None:
+    """The newest change of a package; of those that led to `to_version`, if there are any."""
+    from agentscope.distributions.installed import normal
+
+    def same(change: Change) -> bool:
+        return normal(change.what) == normal(name) if ecosystem == "python" else change.what == name
+
+    fitting = [change for change in changes if change.ecosystem == ecosystem and same(change)]
+    exact = [change for change in fitting if to_version is not None and change.to_version == to_version]
+    return max(exact or fitting, key=lambda change: change.wall_ns, default=None)

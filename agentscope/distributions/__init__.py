@@ -6,6 +6,8 @@ npm or the interpreter of the process.
 
 from agentscope.model import Value
 
+NAME_LIMIT = 200
+
 
 class Distribution(Value, frozen=True):
     """One installed Python distribution: `folder` is its .dist-info or .egg-info, `record` a digest of its RECORD.
@@ -27,9 +29,18 @@ class Distribution(Value, frozen=True):
 
 
 class NodePackage(Value, frozen=True):
-    """One package in a node_modules folder; `wall_ns` is when its folder was put there (ns since 1970)."""
+    """One package in a node_modules folder; `wall_ns` is when it was put there (ns since 1970).
+
+    `nested` tells that it has packages of its own in a node_modules folder inside.
+    """
 
     name: str
     version: str
     folder: str
     wall_ns: int | None = None
+    nested: bool = False
+
+
+def plain(text: str, limit: int = NAME_LIMIT) -> str:
+    """A stranger's text with nothing in it that could steer a terminal."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])
