@@ -6,7 +6,7 @@ never loaded. Paths are as the process names them, inside its root.
 
 from typing import Literal
 
-from agentscope.distributions import Distribution, NodePackage
+from agentscope.distributions import Distribution, NodePackage, SystemPackages
 from agentscope.model import Value
 
 DriftKind = Literal[
@@ -44,10 +44,14 @@ class MappedFile(Value, frozen=True):
 
 
 class Interpreter(Value, frozen=True):
-    """A Python interpreter: its file, its whole version, its venv and the version which that was made for."""
+    """A Python interpreter: its file, its whole version, its venv and the version which that was made for.
+
+    `link` is the name that it was started by, such as a venv's bin/python: it can lead to another file later.
+    """
 
     path: str
     version: str | None
+    link: str | None = None
     file: FileState | None = None
     venv: str | None = None
     venv_version: str | None = None
@@ -55,18 +59,11 @@ class Interpreter(Value, frozen=True):
 
 
 class LockFile(Value, frozen=True):
-    """A lock file by its digest; `differs` are the distributions that are installed in another version than it says."""
+    """A lock file by a digest of what it holds."""
 
     path: str
     digest: str
-    differs: tuple[str, ...] = ()
-
-
-class SystemPackages(Value, frozen=True):
-    """Every package of the system as its database has them: (name, version) sorted by name."""
-
-    ecosystem: Literal["dpkg", "apk", "pacman"]
-    versions: tuple[tuple[str, str], ...]
+    mtime_ns: int | None = None
 
 
 class Image(Value, frozen=True):
@@ -79,6 +76,7 @@ class Image(Value, frozen=True):
 class Baseline(Value, frozen=True):
     """One run at one moment. `wall_ns` is when it was taken (ns since 1970), `start_ns` the start of the process (boot time).
 
+    `own_root` is False where the process lives in another root than ours, so that its paths say nothing once it is gone.
     `environment` holds names only. `left_out` counts what was beyond the limits, `unread` says what could not be read.
     """
 
@@ -87,10 +85,10 @@ class Baseline(Value, frozen=True):
     kernel: str
     pid: int | None = None
     start_ns: int | None = None
-    root: str | None = None
+    own_root: bool = True
     exe: str | None = None
     cwd: str | None = None
-    program: FileState | None = None
+    home: str | None = None
     mapped: tuple[MappedFile, ...] = ()
     libc: str | None = None
     interpreter: Interpreter | None = None

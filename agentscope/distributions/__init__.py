@@ -4,6 +4,8 @@ Read from their metadata (Python packaging specifications, "Recording installed 
 npm or the interpreter of the process.
 """
 
+from typing import Literal
+
 from agentscope.model import Value
 
 NAME_LIMIT = 200
@@ -39,6 +41,13 @@ class NodePackage(Value, frozen=True):
     folder: str
     wall_ns: int | None = None
     nested: bool = False
+
+
+class SystemPackages(Value, frozen=True):
+    """Every package of the system as its database has them: (name, version) sorted by name."""
+
+    ecosystem: Literal["dpkg", "apk", "pacman"]
+    versions: tuple[tuple[str, str], ...]
 
 
 def plain(text: str, limit: int = NAME_LIMIT) -> str:
