@@ -108,7 +108,7 @@ class Baseline(Value, frozen=True):
 class Drifted(Value, frozen=True):
     """One thing that is not as it was. `before` and `after` are versions where there are any, else build ids or digests.
 
-    `changed_ns` is when the file system says that it changed (wall time). `armed` is True where the process that runs still
+    `former_path` is where it was, if that was elsewhere. `changed_ns` is when the file system says that it changed (wall time). `armed` is True where the process that runs still
     has the old one in memory: it will fail when it starts anew, or when it loads the rest.
     """
 
@@ -118,5 +118,6 @@ class Drifted(Value, frozen=True):
     before: str | None = None
     after: str | None = None
     path: str | None = None
+    former_path: str | None = None
     changed_ns: int | None = None
     armed: bool = False

@@ -93,6 +93,7 @@ def _moved(kind: DriftKind, before: MappedFile, after: MappedFile, *, armed: boo
         before=shown[0],
         after=shown[1],
         path=after.path,
+        former_path=before.path,
         changed_ns=changed_ns,
         armed=armed,
     )

@@ -16,6 +16,7 @@ from functools import cache
 
 import msgspec
 
+from agentscope.baseline import Baseline
 from agentscope.examination import Examination
 from agentscope.model import (
     Agent,
@@ -79,6 +80,8 @@ class Scene(Value, frozen=True):
     """Everything that is known about one end when its evidence is collected: a value, so that collecting is a function.
 
     `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
+    `baseline` is of its last healthy run, or of this run's beginning (None: `baseline_missing` says why); `installed` is what stands
+    in the same places now. `root` leads into the container that it died in ("/proc/PID/root" of one that lives there; None: ours).
     """
 
     agent: Agent
@@ -96,6 +99,10 @@ class Scene(Value, frozen=True):
     words_missing: str = ""
     family: tuple[int, ...] = ()
     ancestors: tuple[int, ...] = ()
+    baseline: Baseline | None = None
+    installed: Baseline | None = None
+    baseline_missing: str = ""
+    root: str | None = None
 
 
 class HangScene(Value, frozen=True):
