@@ -16,6 +16,7 @@ import msgspec
 from agentscope.model import Value
 
 CHANGES_LIMIT = 2000
+SOURCE_LIMIT = 50_000
 SLACK_NS = 2_000_000_000  # two logs of one transaction are written one after the other
 
 Ecosystem = Literal["dpkg", "rpm", "pacman", "apk", "nix", "python", "node", "image"]
@@ -112,12 +113,14 @@ def read_changes(place: Place) -> Changes:
     from agentscope.changes._look import Look, Spent
 
     look = Look(place)
-    found: list[Change] = []
+    found: dict[Change, None] = {}
     for name, read in sources().items():
         try:
-            for change in read(look):
-                found.append(change)
+            for count, change in enumerate(read(look)):
+                found[change] = None
                 look.check()
+                if count >= SOURCE_LIMIT:
+                    raise Spent
         except Spent:
             look.unread.append(f"{name}: it takes too long, or is too large")
         except Exception as error:  # noqa: BLE001 - a forged log must not silence the others; the reason is kept
@@ -152,10 +155,15 @@ def _same(known: Change, other: Change) -> bool:
     pairs = (
         (known.from_version, other.from_version),
         (known.to_version, other.to_version),
-        (known.architecture, other.architecture),
+        (_bound(known.architecture), _bound(other.architecture)),
     )
     fits = all(one is None or another is None or one == another for one, another in pairs)
     return apart <= SLACK_NS and known.source != other.source and fits
+
+
+def _bound(architecture: str | None) -> str | None:
+    """An architecture that can contradict another: apt writes its own where dpkg writes "all"."""
+    return None if architecture in {"all", "noarch", "any"} else architecture
 
 
 def _merged(known: Change, other: Change) -> Change:
