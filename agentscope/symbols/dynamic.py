@@ -74,6 +74,11 @@ class Dynamic:
         """Every version that it defines."""
         return frozenset(self._defined_versions.values())
 
+    @property
+    def indexed(self) -> bool:
+        """Whether its symbols have version indexes, as those of every file that was linked to a versioned library do."""
+        return _DT_VERSYM in self._tags
+
     def references(self) -> Iterator[Reference]:
         """The symbols that it needs of others; weak ones may be absent and are left out."""
         for number, (name, bind, section) in self._symbols():

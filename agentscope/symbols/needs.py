@@ -202,8 +202,11 @@ class _Search:
     def _versions(self, loaded: _Loaded) -> Iterator[Unmet]:
         for need in loaded.dynamic.version_needs:
             library = self._known(need.library)
-            # a library without any versions is taken as it is, with a warning (elf/dl-version.c)
-            if need.weak or library is None or not library.dynamic.versions or need.version in library.dynamic.versions:
+            if need.weak or library is None or need.version in library.dynamic.versions:
+                continue
+            # a library without versions is taken as it is, unless it has no indexes either: then the loader stops at an
+            # assertion (elf/dl-version.c, match_symbol; elf/dl-lookup.c, check_match)
+            if library.dynamic.indexed and not library.dynamic.versions:
                 continue
             yield Unmet(
                 kind="missing-version",
