@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,6 +25,25 @@ _MATTERS = re.compile(
     r"|CUDA_\w+|OMP_NUM_THREADS|MKL_\w+|MALLOC_\w+|GLIBC_TUNABLES|SSL_CERT_\w+|REQUESTS_CA_BUNDLE|CURL_CA_BUNDLE|OPENSSL_CONF"
     r"|(?:HTTPS?|ALL|NO)_PROXY|(?:https?|all|no)_proxy|\w+_API_KEY|\w+_BASE_URL|\w+_API_BASE|HF_\w+|TRANSFORMERS_\w+|AWS_\w+|GOOGLE_\w+)$"
 )
+
+
+_WITH_VALUE = frozenset({"-X", "-W", "-r", "--require", "--import", "--loader", "--experimental-loader", "--env-file"})
+_CODE = frozenset({"-c", "-e", "--eval", "-p", "--print"})
+
+
+def started_with(words: Sequence[str]) -> tuple[str, ...]:
+    """What an interpreter was told to run: ("agent.py",), ("-m", "agent"), ("-c", "code"); its own options are passed over."""
+    passed = False
+    for place, word in enumerate(words[1:40], start=1):
+        if passed:
+            passed = False
+        elif word in _WITH_VALUE:
+            passed = True
+        elif word == "-m" or word in _CODE:
+            return ("-m" if word == "-m" else "-c", *words[place + 1 : place + 2])
+        elif not word.startswith("-"):
+            return (word,)
+    return ()
 
 
 class ProcessFacts(Value, frozen=True):

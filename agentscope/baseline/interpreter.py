@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 
 from agentscope.baseline import Interpreter
-from agentscope.baseline.facts import ProcessFacts
+from agentscope.baseline.facts import ProcessFacts, started_with
 from agentscope.baseline.mapped import file_state, scan
 from agentscope.distributions import plain
 from agentscope.distributions.installed import SITES_LIMIT
@@ -142,16 +142,11 @@ def _existing(folders: Iterable[str], root: str | None) -> Iterator[str]:
 
 def script_of(facts: ProcessFacts) -> str | None:
     """The script that an interpreter was started with, links followed: the first word that is no option."""
-    for word in facts.argv[1:20]:
-        if word in {"-c", "-m", "-e", "--eval", "-p", "--print"}:
-            return None
-        if not word.startswith("-") and "\0" not in word:
-            path = facts.absolute(word)
-            if path is None:
-                return None
-            with suppress(OSError):
-                return resolved(path, root=facts.root)
-            return None
+    told = started_with(facts.argv)
+    path = facts.absolute(told[0]) if len(told) == 1 and "\0" not in told[0] else None
+    if path is not None:
+        with suppress(OSError):
+            return resolved(path, root=facts.root)
     return None
 
 

@@ -183,38 +183,36 @@ def libc_version(files: Iterable[MappedFile], *, root: str | None) -> str | None
 
 
 def scan(path: str, pattern: re.Pattern[bytes], *, root: str | None) -> str | None:
-    """The first group of a pattern in a file, remembered while the file is the same."""
+    """The first group of a pattern in a file, remembered while the file is the same; None where it is not there."""
     try:
+        known = _scanned.get((pattern.pattern, identity_of(state_of(path, root=root))))
+        if known is not None:
+            return known or None
         descriptor = open_regular(path, root=root, limit_bytes=FILE_LIMIT_BYTES, follow=True)
     except OSError:
         return None
     try:
-        return scan_open(descriptor, pattern)
+        status = os.fstat(descriptor)
+        found = _search(descriptor, min(status.st_size, SCANNED_LIMIT_BYTES), pattern)
+    except OSError:
+        return None
     finally:
         os.close(descriptor)
+    if settled(status.st_ctime_ns):
+        _scanned.put((pattern.pattern, identity_of(status)), found)
+    return found or None
 
 
-def scan_open(descriptor: int, pattern: re.Pattern[bytes]) -> str | None:
-    """As `scan`, of an open file."""
-    status = os.fstat(descriptor)
-    key = (pattern.pattern, identity_of(status))
-    known = _scanned.get(key)
-    if known is not None:
-        return known or None
-    place, tail, answer = 0, b"", ""
-    while place < min(status.st_size, SCANNED_LIMIT_BYTES):
-        try:
-            piece = os.pread(descriptor, 1 << 20, place)
-        except OSError:
-            break
-        found = pattern.search(tail + piece)
-        if found or not piece:
-            answer = plain(found[1].decode("ascii", "replace"), 40) if found else ""
+def _search(descriptor: int, size: int, pattern: re.Pattern[bytes]) -> str:
+    place, tail = 0, b""
+    while place < size:
+        piece = os.pread(descriptor, 1 << 20, place)
+        if found := pattern.search(tail + piece):
+            return plain(found[1].decode("ascii", "replace"), 40)
+        if not piece:
             break
         tail, place = piece[-64:], place + len(piece)
-    if settled(status.st_ctime_ns):
-        _scanned.put(key, answer)
-    return answer or None
+    return ""
 
 
 def _text(path: str) -> str:

@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from agentscope.baseline import Baseline
+from agentscope.baseline.facts import started_with
 from agentscope.errors import CannotWrite
 from agentscope.model import Agent
 from agentscope.symbols.rooted import read_regular
@@ -39,20 +40,16 @@ def identity_of(agent: Agent, cwd: str | None = None) -> str:
 
 
 def _stable_words(words: list[str]) -> list[str]:
-    """The program and what it runs: of "python3.11 -X dev agent.py --session 8f2" that is "python", "agent.py"."""
+    """The program and what it runs: of "python3.11 -X dev agent.py --session 8f2" that is "python", "agent.py".
+
+    Of code on the command line the first word counts only: the command is known as one text, without its quotes.
+    """
     if not words:
         return []
     program = _NUMBERS.sub("", words[0].rpartition("/")[2])
     if not _INTERPRETER.match(program):
         return [words[0].rpartition("/")[2]]
-    for place, word in enumerate(words[1:20], start=1):
-        if word == "-m" and place + 1 < len(words):
-            return [program, "-m", words[place + 1]]
-        if word in {"-c", "-e"}:
-            return [program, word, *words[place + 1 : place + 12]]
-        if not word.startswith("-"):
-            return [program, word]
-    return [program]
+    return [program, *started_with(words)]
 
 
 class Baselines:
