@@ -252,8 +252,8 @@ def unwatched_end(scenario: Scenario, folder: Path) -> tuple[Ending, Ending | No
 class Watcher:
     """One `agentscope events` and what it has said so far."""
 
-    def __init__(self, pids: list[int], folder: Path) -> None:
-        argv: list[str] = [str(AGENTSCOPE), "events"]
+    def __init__(self, pids: list[int], folder: Path, targets: tuple[str, ...] = ()) -> None:
+        argv: list[str] = [str(AGENTSCOPE), "events", *targets]
         for pid in pids:
             argv += ["--pid", str(pid)]
         self.errors: IO[bytes] = (folder / "agentscope.stderr").open("w+b")
