@@ -155,7 +155,7 @@ def cryptography_under_pyopenssl(place: Place) -> Script:
     place.pip("cryptography==42.0.8")
 
 
-@scene("drift/python-import", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import")
+@scene("drift/abi", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import")
 def numpy_under_numexpr(place: Place) -> Script:
     """A module that was compiled for the structures of numpy 1."""
     python = place.venv("numexpr==2.8.4", "numpy==1.26.4")

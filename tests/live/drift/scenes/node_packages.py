@@ -5,7 +5,7 @@ from drift.places import Place
 
 
 @scene(
-    "drift/node-package",
+    "drift/symbol",
     FAILED,
     names=("uuid", "3.4.0", "9.0.1"),
     complains="Package subpath './v4' is not defined",
@@ -19,7 +19,7 @@ def uuid_without_its_files(place: Place) -> Script:
 
 
 @scene(
-    "drift/node-package",
+    "drift/symbol",
     FAILED,
     names=("p-limit", "3.1.0", "4.0.0"),
     complains="TypeError",
