@@ -65,7 +65,7 @@ class Baselines:
             decoder = zlib.decompressobj(wbits=31)
             text = decoder.decompress(raw, DECODED_LIMIT_BYTES)
             return None if decoder.unconsumed_tail else msgspec.json.decode(text, type=Baseline)
-        except (OSError, zlib.error, msgspec.DecodeError, RecursionError):
+        except (OSError, zlib.error, msgspec.DecodeError, ValueError, RecursionError):
             return None
 
     def keep(self, identity: str, baseline: Baseline) -> None:

@@ -9,6 +9,7 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -116,11 +117,9 @@ def read_changes(place: Place) -> Changes:
     found: dict[Change, None] = {}
     for name, read in sources().items():
         try:
-            for count, change in enumerate(read(look)):
+            for change in islice(read(look), SOURCE_LIMIT):
                 found[change] = None
                 look.check()
-                if count >= SOURCE_LIMIT:
-                    raise Spent
         except Spent:
             look.unread.append(f"{name}: it takes too long, or is too large")
         except Exception as error:  # noqa: BLE001 - a forged log must not silence the others; the reason is kept

@@ -8,6 +8,7 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, suppress
 
+_HEADER_BYTES = 100  # fileformat2.html, "The Database Header"
 _STEPS = 20_000_000  # about a second
 _STEP_CHECK = 10_000
 ROWS_LIMIT = 20_000
@@ -21,7 +22,9 @@ def rows(raw: bytes, query: str, values: tuple[int, ...] = ()) -> Iterator[tuple
     Raises:
         sqlite3.Error: it is no database, not one of this form, or would take too long.
     """
-    if len(raw) > 19 and raw[18:20] == b"\x02\x02":
+    if len(raw) < _HEADER_BYTES:
+        raise sqlite3.DatabaseError("file is not a database")
+    if raw[18:20] == b"\x02\x02":
         # the file is in WAL mode, which has no place in memory: fileformat2.html, "File format version numbers"
         raw = raw[:18] + b"\x01\x01" + raw[20:]
     with closing(sqlite3.connect(":memory:", isolation_level=None)) as database:

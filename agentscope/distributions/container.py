@@ -63,7 +63,7 @@ def image_of(container: str, *, root: str | None = None) -> ContainerImage | Non
 
 
 def _of_docker(container: str, root: str | None) -> ContainerImage | None:
-    with suppress(OSError, msgspec.DecodeError, RecursionError):
+    with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
         with directory(DOCKER, root=root) as folder, os.scandir(folder) as entries:
             whole = next((e.name for e in islice(entries, CONTAINERS_LIMIT) if e.name.startswith(container)), None)
         if whole is not None:
@@ -76,12 +76,12 @@ def _of_docker(container: str, root: str | None) -> ContainerImage | None:
 
 
 def _of_storage(container: str, root: str | None) -> ContainerImage | None:
-    with suppress(OSError, msgspec.DecodeError, RecursionError):
+    with suppress(OSError, msgspec.DecodeError, ValueError, RecursionError):
         listed = msgspec.json.decode(read_regular(STORAGE, root=root, limit_bytes=RECORD_LIMIT_BYTES), type=list[_Stored])
         for said in listed:
             if said.id.startswith(container) and said.image:
                 name = ""
-                with suppress(msgspec.DecodeError, RecursionError):
+                with suppress(msgspec.DecodeError, ValueError, RecursionError):
                     name = msgspec.json.decode(said.metadata, type=_StoredName).name
                 return ContainerImage(
                     id=plain(said.image), source=STORAGE, runtime="podman", name=plain(name) or None, created=said.created

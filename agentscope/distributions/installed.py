@@ -169,7 +169,7 @@ def _origin(raw: bytes) -> str | None:
         return None
     try:
         described = msgspec.json.decode(raw, type=dict[str, object])
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, ValueError, RecursionError):
         return None
     url = described.get("url")
     if not isinstance(url, str):

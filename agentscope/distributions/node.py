@@ -93,7 +93,7 @@ def _package(opened: int, folder: str, name: str, root: str | None) -> NodePacka
         raw, _ = read_in(inside, "package.json", limit_bytes=PACKAGE_LIMIT_BYTES)
         try:
             package = msgspec.json.decode(raw, type=_Described)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, ValueError, RecursionError):
             return None
         nested = False
         with suppress(OSError):
