@@ -194,10 +194,10 @@ def tops_of(record: bytes) -> tuple[str, ...]:
             found |= {top} if top.isidentifier() else set()
         elif not top.isidentifier():
             continue
-        elif any(second.startswith(b"__init__.") for second in seconds):
+        elif b"__init__.py" in seconds or any(second.startswith(b"__init__.") for second in seconds):
             found.add(top)
         else:
-            inner = (_MODULE_ENDING.sub("", second.decode("utf-8", "replace")) for second in seconds)
+            inner = (_MODULE_ENDING.sub("", second.decode("utf-8", "replace")) for second in sorted(seconds)[:TOPS_LIMIT])
             found |= {f"{top}.{part}" for part in inner if part.isidentifier()}
     return tuple(sorted(found)[:TOPS_LIMIT])
 
