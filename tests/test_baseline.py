@@ -199,12 +199,14 @@ MAPS = b"""\
 
 
 def test_only_files_of_programs_and_libraries_are_kept_of_the_maps():
-    """Each file once; memory, devices, and code that was written at run time and deleted are no files of a package."""
+    """Each file once; memory, devices, and code that was written at run time and deleted are no files of a package.
+
+    Nor is a name that could not be found again by what can be shown of it.
+    """
     found = [(mapping.path, mapping.inode, mapping.deleted) for mapping in parsed(MAPS)]
     assert found == [
         ("/usr/bin/prog", 100, False),
         ("/usr/lib/libfoo.so.1.0", 200, True),
-        ("/opt/odd\nname.so", 303, False),
     ]
 
 
@@ -313,6 +315,32 @@ def test_a_baseline_never_leaves_the_root(tmp_path, tmp_path_factory):
     taken = take(dead(tmp_path))
     assert taken.lock is None
     assert taken.distributions == ()
+
+
+def test_names_that_no_record_could_hold_are_left_out(tmp_path):
+    """Folders of packages with bytes that are no text, or that would steer a terminal: the rest is taken, and can be kept."""
+    made_venv(tmp_path)
+    site, modules = tmp_path / "srv/venv/lib/python3.11/site-packages", tmp_path / "srv/node_modules"
+    for name in ("\udcff\udcfe", "a\x1b[2J", "good"):
+        (site / f"{name}-1.dist-info").mkdir(parents=True)
+        (site / f"{name}-1.dist-info/METADATA").write_text("Name: good\nVersion: 1\n")
+        (modules / name).mkdir(parents=True)
+        (modules / name / "package.json").write_text('{"name": "n", "version": "1.0.0"}')
+    (tmp_path / "usr/bin/node").symlink_to("/usr/bin/\udcff")
+    taken = take(dead(tmp_path))
+    assert [found.name for found in taken.distributions] == ["good"]
+    node = take(ProcessFacts(argv=("node", "app.js"), exe="/usr/bin/node", cwd="/srv", root=str(tmp_path)))
+    assert [package.folder for package in node.node] == ["/srv/node_modules/good"]
+    Baselines(tmp_path).keep("a", taken)
+    assert Baselines(tmp_path).load("a") == taken
+    for hostile in ("/srv/\udcff", "/srv/\x1b[2J"):
+        assert msgspec.json.encode(
+            take(
+                ProcessFacts(
+                    argv=(hostile,), exe="/usr/bin/python3.11", cwd="/srv", root=str(tmp_path), environment={"HOME": hostile}
+                )
+            )
+        )
 
 
 # --- the difference alone --------------------------------------------------------------------------------------------------

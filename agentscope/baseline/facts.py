@@ -68,7 +68,7 @@ class ProcessFacts(Value, frozen=True):
     def home(self) -> str | None:
         """The home folder, where its environment names one."""
         home = self.environment.get("HOME")
-        return home if home and home.startswith("/") else None
+        return home if home and home.startswith("/") and home.isprintable() else None
 
     def absolute(self, path: str) -> str | None:
         """A path of the command line as an absolute one; None where its folder is not known."""
@@ -97,8 +97,7 @@ def facts_of(
     """What can be read of a living process; None where it is gone, or may not be looked at."""
     folder = f"{proc}/{pid}"
     try:
-        exe = str(Path(f"{folder}/exe").readlink()).removesuffix(" (deleted)")
-        cwd = str(Path(f"{folder}/cwd").readlink()).removesuffix(" (deleted)")
+        exe, cwd = _link(f"{folder}/exe"), _link(f"{folder}/cwd")
         own_root = _same_root(folder)
         argv = _strings(f"{folder}/cmdline", ARGUMENTS_LIMIT_BYTES)
     except OSError:
@@ -121,6 +120,12 @@ def facts_of(
         names=tuple(sorted(name for name in variables if len(name) < 80 and _MATTERS.match(name)))[:NAMES_LIMIT],
         container=container,
     )
+
+
+def _link(path: str) -> str | None:
+    """Where a link of /proc leads; None for a name that could not be shown, nor found again by what is shown of it."""
+    target = str(Path(path).readlink()).removesuffix(" (deleted)")
+    return target if target.isprintable() else None
 
 
 def _same_root(folder: str) -> bool:

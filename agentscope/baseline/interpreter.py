@@ -42,7 +42,7 @@ def interpreter_of(facts: ProcessFacts, mapped: Iterable[str]) -> Interpreter | 
     return Interpreter(
         path=plain(exe, 4096),
         version=version or short,
-        link=plain(link, 4096) if link else None,
+        link=link if link and link.isprintable() else None,
         file=file_state(exe, root=facts.root),
         venv=plain(venv, 4096) if venv else None,
         venv_version=_release(config.get("version") or config.get("version_info")),
@@ -73,7 +73,7 @@ def _venv_of(link: str | None, facts: ProcessFacts, paths: Iterable[str]) -> str
         candidates.append(facts.environment["VIRTUAL_ENV"])
     for folder in dict.fromkeys(candidates):
         with suppress(OSError):
-            if folder.startswith("/") and state_of(f"{folder}/pyvenv.cfg", root=facts.root):
+            if folder.startswith("/") and folder.isprintable() and state_of(f"{folder}/pyvenv.cfg", root=facts.root):
                 return folder
     return None
 
@@ -135,7 +135,7 @@ def _existing(folders: Iterable[str], root: str | None) -> Iterator[str]:
     for folder in dict.fromkeys(folders):
         with suppress(OSError):
             status = state_of(folder, root=root)
-            if (status.st_dev, status.st_ino) not in seen and len(seen) < SITES_LIMIT:
+            if (status.st_dev, status.st_ino) not in seen and len(seen) < SITES_LIMIT and folder.isprintable():
                 seen.add((status.st_dev, status.st_ino))
                 yield folder
 

@@ -72,6 +72,8 @@ def parsed(raw: bytes) -> Iterator[Mapping]:
         seen.add((device, inode, name))
         deleted = name.endswith(b" (deleted)")
         path = os.fsdecode(_OCTAL.sub(b"\n", name.removesuffix(b" (deleted)")))
+        if not path.isprintable():
+            continue  # it could not be shown, nor found again by what is shown of it
         if path.startswith(_NOT_FILES) or (deleted and path.startswith(_PASSING) and ".so" not in path):
             continue
         yield Mapping(span.decode(), device.decode(), int(inode), path, deleted)
@@ -84,7 +86,7 @@ def mapped_files(pid: int, mappings: Iterable[Mapping], *, root: str | None, pro
         stale = file is None or mapping.deleted
         if file is not None and not mapping.deleted and file.inode != mapping.inode:
             stale = _differs(f"{proc}/{pid}/map_files/{mapping.span}", file)
-        yield MappedFile(path=_text(mapping.path), inode=mapping.inode, device=mapping.device, file=file, stale=stale)
+        yield MappedFile(path=mapping.path, inode=mapping.inode, device=mapping.device, file=file, stale=stale)
 
 
 def _differs(link: str, file: FileState) -> bool:
@@ -109,7 +111,7 @@ def file_state(path: str, *, root: str | None) -> FileState | None:
     try:
         status = os.fstat(descriptor)
         found = FileState(
-            path=_text(path),
+            path=path,
             device=status.st_dev,
             inode=status.st_ino,
             size_bytes=status.st_size,
@@ -213,8 +215,3 @@ def _search(descriptor: int, size: int, pattern: re.Pattern[bytes]) -> str:
             break
         tail, place = piece[-64:], place + len(piece)
     return ""
-
-
-def _text(path: str) -> str:
-    """A path that can be written to a record: what is not UTF-8 in it, or could steer a terminal, becomes a question mark."""
-    return path if path.isprintable() and path.isascii() else plain(path.encode("utf-8", "replace").decode(), 4096)

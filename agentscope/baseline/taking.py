@@ -144,7 +144,7 @@ def _lock_path(facts: ProcessFacts, configured: str | None) -> str | None:
         return facts.absolute(configured)
     script = script_of(facts)
     for folder in dict.fromkeys((facts.cwd, script.rpartition("/")[0] if script else None)):
-        for name in LOCKS if folder else ():
+        for name in LOCKS if folder and folder.isprintable() else ():
             with suppress(OSError):
                 path = f"{'' if folder == '/' else folder}/{name}"
                 state_of(path, root=facts.root)

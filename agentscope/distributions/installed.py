@@ -77,7 +77,13 @@ def _metadata_in(folder: int) -> tuple[str, ...]:
     names = _listed.get(key)
     if names is None:
         with os.scandir(folder) as entries:
-            names = tuple(sorted(entry.name for entry in islice(entries, ENTRIES_LIMIT) if entry.name.endswith((_DIST, _EGG))))
+            names = tuple(
+                sorted(
+                    entry.name
+                    for entry in islice(entries, ENTRIES_LIMIT)
+                    if entry.name.endswith((_DIST, _EGG)) and entry.name.isprintable()
+                )
+            )
         names = _listed.put(key, names) if settled(key[4]) else names
     return names
 

@@ -64,7 +64,9 @@ def _names_in(opened: int) -> tuple[str, ...]:
     """Names of packages in a node_modules folder; those of a scope with it, as "@scope/name"."""
     names: list[str] = []
     with os.scandir(opened) as entries:
-        tops = sorted(entry.name for entry in islice(entries, PACKAGES_LIMIT) if not entry.name.startswith("."))
+        tops = sorted(
+            entry.name for entry in islice(entries, PACKAGES_LIMIT) if entry.name[:1] != "." and entry.name.isprintable()
+        )
     for name in tops:
         if not name.startswith("@"):
             names.append(name)
@@ -73,7 +75,8 @@ def _names_in(opened: int) -> tuple[str, ...]:
             scope = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=opened)
             try:
                 with os.scandir(scope) as entries:
-                    names.extend(f"{name}/{entry.name}" for entry in islice(entries, PACKAGES_LIMIT))
+                    scoped = [entry.name for entry in islice(entries, PACKAGES_LIMIT) if entry.name.isprintable()]
+                names.extend(f"{name}/{inner}" for inner in scoped)
             finally:
                 os.close(scope)
     return tuple(names[:PACKAGES_LIMIT])

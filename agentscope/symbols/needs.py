@@ -48,7 +48,9 @@ class Unmet(Value, frozen=True):
             if self.kind == "missing-version"
             else f"{self.symbol}{f' ({self.version})' if self.version else ''}"
         )
-        where = self.found_at or self.library or "any library"
+        where = self.found_at or self.library
+        if where is None:
+            return f"{by} wants {what}, which no library has"
         return f"{by} wants {what}, which {where}{f' from {self.provided_by_package}' if self.provided_by_package else ''} does not have"
 
 
@@ -101,7 +103,9 @@ def needs_of(
         except _Spent as error:
             limited = str(error)
         return Needs(
-            unmet=tuple(search.unmet[:UNMET_LIMIT]), checked=tuple(loaded.path for loaded in search.loaded), limited=limited
+            unmet=tuple(search.unmet[:UNMET_LIMIT]),
+            checked=tuple(_plain(loaded.path) for loaded in search.loaded),
+            limited=limited,
         )
 
 
@@ -144,7 +148,7 @@ class _Search:
                     continue
                 found = self._libraries.find(name, rpaths=rpaths, runpath=runpath)
                 if found is None:
-                    self.unmet.append(Unmet(kind="missing-library", needed_by=by.path, library=name))
+                    self.unmet.append(Unmet(kind="missing-library", needed_by=_plain(by.path), library=name))
                     continue
                 self._stack.enter_context(found)
                 self._keep(found, {name}, (*own, *by.rpaths))
@@ -166,7 +170,7 @@ class _Search:
         try:
             resolved(loader, root=self._root)
         except OSError:
-            self.unmet.append(Unmet(kind="missing-library", needed_by=elf.path, library=loader))
+            self.unmet.append(Unmet(kind="missing-library", needed_by=_plain(elf.path), library=loader))
 
     def _known(self, name: str) -> _Loaded | None:
         return next((loaded for loaded in self.loaded if name in loaded.names), None)
@@ -210,10 +214,10 @@ class _Search:
                 continue
             yield Unmet(
                 kind="missing-version",
-                needed_by=loaded.path,
+                needed_by=_plain(loaded.path),
                 library=need.library,
                 version=need.version,
-                found_at=library.path,
+                found_at=_plain(library.path),
                 provided_by_package=self._package(library.path),
             )
 
@@ -230,7 +234,7 @@ class _Search:
             # with a library missing, nobody can say what it would have defined
             if defined or absent:
                 return None
-            return Unmet(kind="missing-symbol", needed_by=path, symbol=_shown(reference.name))
+            return Unmet(kind="missing-symbol", needed_by=_plain(path), symbol=_shown(reference.name))
         if any(version is None or version == need.version for versions in defined for version in versions):
             return None
         if need.weak or need.library in absent or (need.library, need.version) in broken:
@@ -238,11 +242,11 @@ class _Search:
         library = self._known(need.library)
         return Unmet(
             kind="missing-symbol",
-            needed_by=path,
+            needed_by=_plain(path),
             library=need.library,
             symbol=_shown(reference.name),
             version=need.version,
-            found_at=library.path if library else None,
+            found_at=_plain(library.path) if library else None,
             provided_by_package=self._package(library.path) if library else None,
         )
 
@@ -254,4 +258,9 @@ class _Search:
 
 
 def _shown(name: bytes) -> str:
-    return "".join(letter if letter.isprintable() else "?" for letter in name[:400].decode("utf-8", "replace"))
+    return _plain(name[:400].decode("utf-8", "replace"))
+
+
+def _plain(text: str) -> str:
+    """A link can lead to a name that would steer a terminal, or that no record could hold."""
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
