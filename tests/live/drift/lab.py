@@ -108,5 +108,5 @@ class LabPlace(Place):
         """Build the agent against the library that its package has put into the system."""
         soname = library or f"lib{self.name}.so.1"
         built = f"{self.lab.root}/usr/lib/{MULTIARCH}/{soname}"
-        self.compiled(f"drift-{self.name}", "agent.c", *flags, built)
-        return (self.path(f"drift-{self.name}"),)
+        self.compiled(self.agent, "agent.c", *flags, built)
+        return (self.path(self.agent),)

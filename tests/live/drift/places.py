@@ -37,12 +37,18 @@ def ran(argv: Sequence[str], *, timeout_s: float = 60, env: dict[str, str] | Non
 
 
 class Place:
-    """A folder where a scenario plays: `folder` as the agent names it, `outside` as we reach it."""
+    """A folder where a scenario plays: `folder` as the agent names it, `outside` as we reach it.
+
+    `agent` names its program, as no other test that runs on this machine does, in no more than the kernel keeps of a name.
+    """
 
     inside: tuple[str, ...] = ()
+    serial = 0
 
     def __init__(self, name: str, folder: Path, outside: Path | None = None) -> None:
         self.name = name
+        Place.serial += 1
+        self.agent = f"ag{os.getpid() % 1_000_000}-{Place.serial}"
         self.folder = folder
         self.outside = outside or folder
         self.outside.mkdir(parents=True, exist_ok=True)
@@ -84,8 +90,8 @@ class Place:
 
     def program(self, *flags: str, library: str = "libfoo.so.1") -> tuple[str, ...]:
         """Build the agent against the libfoo that stands there now; its command line."""
-        self.compiled(f"drift-{self.name}", "agent.c", *flags, f"@/{library}", "-Wl,-rpath,$ORIGIN")
-        return (self.path(f"drift-{self.name}"),)
+        self.compiled(self.agent, "agent.c", *flags, f"@/{library}", "-Wl,-rpath,$ORIGIN")
+        return (self.path(self.agent),)
 
     def python_module(self, *flags: str, library: str = "libfoo.so.1", name: str = "extension.so") -> None:
         """Build the Python module over the libfoo that stands there now."""
@@ -94,8 +100,8 @@ class Place:
     def script(self, imports: str, work: str, *, python: str = PYTHON) -> tuple[str, ...]:
         """Write a Python agent that imports, is ready, and works each time it is told; its command line."""
         body = "\n".join(f"    {line}" for line in work.splitlines())
-        self.write(f"drift-{self.name}.py", AGENT_PY.format(imports=imports, work=body))
-        return (python, self.path(f"drift-{self.name}.py"))
+        self.write(f"{self.agent}.py", AGENT_PY.format(imports=imports, work=body))
+        return (python, self.path(f"{self.agent}.py"))
 
     def venv(self, *wheels: str, base: str = PYTHON, copies: bool = False) -> str:
         """Make a venv with these distributions, by pip; its interpreter."""
@@ -142,8 +148,8 @@ class Place:
 
     def node(self, imports: str, work: str) -> tuple[str, ...]:
         """Write a Node agent; its command line."""
-        self.write(f"drift-{self.name}.js", AGENT_JS.replace("@imports", imports).replace("@work", work))
-        return ("node", self.path(f"drift-{self.name}.js"))
+        self.write(f"{self.agent}.js", AGENT_JS.replace("@imports", imports).replace("@work", work))
+        return ("node", self.path(f"{self.agent}.js"))
 
     def npm(self, *packages: str) -> None:
         """Install Node packages by npm."""

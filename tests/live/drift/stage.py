@@ -1,7 +1,6 @@
 """Plays a scene: the agent runs, what it stands on is changed, it works or breaks, and agentscope says what it makes of it."""
 
 import contextlib
-import re
 import signal
 import subprocess
 import time
@@ -108,7 +107,7 @@ class Stage:
     def watch(self) -> None:
         """Start agentscope, and wait until nothing can be missed."""
         if self.watched:
-            self.watcher = Watcher([], self.folder, ("--name", f"^drift-{re.escape(self.place.name)}(\\.|$)"))
+            self.watcher = Watcher([], self.folder, ("--name", f"^{self.place.agent}(\\.|$)"))
             self.watcher.attach([])
 
     def unwatch(self) -> None:

@@ -30,8 +30,8 @@ def base_python_moved(place: Place) -> Script:
     base = private_python(place, "base")
     python = place.venv(base=str(base))
     argv = place.script("import json", "json.dumps([])", python=python)
-    place.write(f"drift-{place.name}.sh", f"#!/bin/sh\nexec {' '.join(argv)}\n", 0o755)
-    yield (place.path(f"drift-{place.name}.sh"),)
+    place.write(f"{place.agent}.sh", f"#!/bin/sh\nexec {' '.join(argv)}\n", 0o755)
+    yield (place.path(f"{place.agent}.sh"),)
     (place.outside / "base").rename(place.outside / "base-3.11")
 
 
