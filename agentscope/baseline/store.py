@@ -5,10 +5,8 @@ neither its pid nor the version of its interpreter, and no argument behind the s
 """
 
 import errno
-import hashlib
 import os
 import re
-import secrets
 import zlib
 from pathlib import Path
 
@@ -31,6 +29,8 @@ _INTERPRETER = re.compile(r"^(?:python|pypy|node|nodejs|ruby|perl|bun|deno|sh|ba
 
 def identity_of(agent: Agent, cwd: str | None = None) -> str:
     """A name for the file of an agent's baseline, the same for every run of the same program in the same place."""
+    import hashlib
+
     unit = agent.unit if agent.unit and agent.unit.endswith(".service") and not agent.unit.startswith("user@") else None
     words = _stable_words(agent.command.split())
     parts = [unit or "", str(agent.uid), "" if unit else cwd or "", *words]
@@ -76,7 +76,7 @@ class Baselines:
         """
         content = encoded(baseline)
         target = self.folder / _file(identity)
-        beside = self.folder / f".{_file(identity)}.{secrets.token_hex(4)}"
+        beside = self.folder / f".{_file(identity)}.{os.urandom(4).hex()}"
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC

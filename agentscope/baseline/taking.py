@@ -4,7 +4,6 @@ Only stat(2) and small reads where nothing changed since it was taken before: wh
 identity. Nothing of the process is run, and every path is resolved inside its root.
 """
 
-import hashlib
 import os
 import time
 from collections.abc import Iterable
@@ -153,6 +152,8 @@ def _lock_path(facts: ProcessFacts, configured: str | None) -> str | None:
 
 
 def _lock(path: str, root: str | None) -> LockFile | None:
+    import hashlib
+
     try:
         status = state_of(path, root=root)
         key = (path, identity_of(status))

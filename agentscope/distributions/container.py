@@ -4,7 +4,6 @@ Docker: /var/lib/docker/containers/ID/config.v2.json. Podman and CRI-O: overlay-
 containerd keeps its records in a database of its own, so there the layers tell (mountinfo, lowerdir=; overlayfs.rst).
 """
 
-import hashlib
 import os
 import re
 from contextlib import suppress
@@ -91,6 +90,8 @@ def _of_storage(container: str, root: str | None) -> ContainerImage | None:
 
 def layers_of(mountinfo: str) -> ContainerImage | None:
     """What the root of a process is laid over, by its /proc/PID/mountinfo: a digest that changes with the image."""
+    import hashlib
+
     for line in mountinfo.splitlines()[:5000]:
         fields = line.split(" ")
         if len(fields) > 6 and fields[4] == "/" and " - overlay " in line:

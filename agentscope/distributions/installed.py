@@ -5,7 +5,6 @@ packaging specifications, "Recording installed projects"), or an older `.egg-inf
 the same file, so that asking again costs one stat(2) a distribution.
 """
 
-import hashlib
 import os
 import re
 import stat
@@ -136,7 +135,7 @@ def _read(folder: int, name: str, where: str, witness: str) -> Distribution:
         name=title,
         version=version,
         folder=where,
-        record=hashlib.blake2b(record, digest_size=8).hexdigest() if record else None,
+        record=_digest(record),
         wall_ns=wall_ns,
         installer=plain(installer.decode("utf-8", "replace"), 40) or None,
         requested=requested,
@@ -148,9 +147,15 @@ def _read(folder: int, name: str, where: str, witness: str) -> Distribution:
 def _single_file(site_folder: int, name: str, where: str) -> Distribution:
     header, status = read_in(site_folder, name, limit_bytes=METADATA_LIMIT_BYTES)
     title, version = _title(header, name)
-    digest = hashlib.blake2b(header, digest_size=8).hexdigest()
+    digest = _digest(header)
     found = Distribution(name=title, version=version, folder=where, record=digest, wall_ns=status.st_ctime_ns)
     return _known.put((where, identity_of(status)), found)
+
+
+def _digest(raw: bytes) -> str | None:
+    import hashlib
+
+    return hashlib.blake2b(raw, digest_size=8).hexdigest() if raw else None
 
 
 def _content(folder: int, name: str, limit_bytes: int) -> tuple[bytes, os.stat_result | None]:
