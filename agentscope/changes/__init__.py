@@ -9,7 +9,6 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator
 from functools import cache
 from importlib import import_module
-from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -17,7 +16,6 @@ import msgspec
 from agentscope.model import Value
 
 CHANGES_LIMIT = 2000
-SOURCE_LIMIT = 50_000
 SLACK_NS = 2_000_000_000  # two logs of one transaction are written one after the other
 
 Ecosystem = Literal["dpkg", "rpm", "pacman", "apk", "nix", "python", "node", "image"]
@@ -116,10 +114,11 @@ def read_changes(place: Place) -> Changes:
     look = Look(place)
     found: dict[Change, None] = {}
     for name, read in sources().items():
+        look.begin()
         try:
-            for change in islice(read(look), SOURCE_LIMIT):
+            for change in read(look):
                 found[change] = None
-                look.check()
+                look.count()
         except Spent:
             look.unread.append(f"{name}: it takes too long, or is too large")
         except Exception as error:  # noqa: BLE001 - a forged log must not silence the others; the reason is kept

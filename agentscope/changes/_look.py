@@ -21,6 +21,7 @@ LOOK_LIMIT_BYTES = 96 << 20
 LOOK_LIMIT_S = 5.0
 ROTATED_LIMIT = 40
 ENTRIES_LIMIT = 10_000
+SOURCE_LIMIT = 50_000  # changes that one source may tell of
 SECOND_NS = 1_000_000_000
 _ZONE_LIMIT_BYTES = 256 << 10
 _LZMA_LIMIT_BYTES = 64 << 20  # memory of the decompressor; xz -9 takes 65 MiB, logrotate's default 9
@@ -41,6 +42,7 @@ class Look:
         self.unread: list[str] = []
         self._left_bytes = LOOK_LIMIT_BYTES
         self._ends = time.monotonic() + LOOK_LIMIT_S
+        self._left_changes = SOURCE_LIMIT
         self._zone: tzinfo | None = None
 
     @property
@@ -53,6 +55,17 @@ class Look:
     def within(self, wall_ns: int, precision_ns: int = 0) -> bool:
         """Whether a time lies in the window that is asked for."""
         return wall_ns + precision_ns >= self.place.since_ns and wall_ns <= self.place.until_ns
+
+    def begin(self) -> None:
+        """The next source begins: each may tell of as many changes as another."""
+        self._left_changes = SOURCE_LIMIT
+
+    def count(self) -> None:
+        """One change was told; Spent where those are too many, or the time is over."""
+        self._left_changes -= 1
+        if self._left_changes <= 0:
+            raise Spent
+        self.check()
 
     def check(self) -> None:
         """Raise Spent where the time is over."""
