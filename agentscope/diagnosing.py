@@ -26,6 +26,7 @@ from agentscope.evidence import Evidence, Scene, collect_all
 from agentscope.incidents import Ended
 from agentscope.lastseen import read_last_seen
 from agentscope.ledger import Ledger, state_dir
+from agentscope.marks import NOT_SEEN
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExec, ProcessExit, Pulse
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
 from agentscope.record import timestamp
@@ -234,7 +235,7 @@ def opened_from(
     ended = Ended(agent=agent, process=process, scope="agent", exit=end)
     scene = Scene(
         agent=agent, process=process, scope="agent", exit=end, engine="none", kernel_lines=lines,
-        words_missing="nobody watched it when it wrote",
+        words_missing="nobody watched it when it wrote", baseline_missing=NOT_SEEN,
     )  # fmt: skip
     collected = collect_all(scene)
     return incident_of(ended, scene, collected, classify(collected))

@@ -3,7 +3,7 @@
 from typing import Any
 
 from agentscope.classifier import classify
-from agentscope.evidence import CgroupMemory, Collected, Evidence, Missing, kinds
+from agentscope.evidence import CgroupMemory, Collected, Evidence, Missing, Scene, kinds_of
 from agentscope.evidence.actor import EarlierSignal, Relation, SignalActor
 from agentscope.evidence.fault import FaultFacts
 from agentscope.evidence.kernel_log import KernelLog
@@ -193,7 +193,7 @@ def traceback(suggests: str = "exception/uncaught", **more: Any) -> Reading:
 
 def gather(*evidence: Evidence, missing: tuple[str, ...] = ()) -> dict[str, Collected]:
     """Exactly this evidence; everything else absent, or missing where named."""
-    collected: dict[str, Collected] = dict.fromkeys(kinds())
+    collected: dict[str, Collected] = dict.fromkeys(kinds_of(Scene))
     collected |= {kind: Missing(kind=kind, because="this test withholds it") for kind in missing}
     return collected | {each.kind: each for each in evidence}
 

@@ -2,6 +2,9 @@
 
 import contextlib
 import os
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
 
 import msgspec
 
@@ -13,7 +16,9 @@ from agentscope.model import Agent, Process
 from agentscope.symbols.rooted import state_of
 
 CLOCKS_NS = 2_000_000_000  # between a time of the file system and one that was reckoned from the boot clock
-ROOTS_LIMIT = 4000
+ENTRIES_LIMIT = 20_000  # of /proc
+ROOTS_LIMIT = 200
+NOWHERE = "/proc/0/root"  # leads to nothing: better no files than those of another root
 
 
 def extended(last: Baseline, own: Baseline | None) -> Baseline:
@@ -66,20 +71,35 @@ def identity_in(agent: Agent, process: Process, cwd: str | None) -> str | None:
     return identity_of(msgspec.structs.replace(agent, command=command, uid=uid), cwd)
 
 
+def living_roots() -> Iterator[str]:
+    """The roots of living processes other than ours, one way to each."""
+    ours = Path("/").stat()
+    seen = {(ours.st_dev, ours.st_ino)}
+    with contextlib.suppress(OSError), os.scandir("/proc") as entries:
+        for entry in islice(entries, ENTRIES_LIMIT):
+            with contextlib.suppress(OSError):
+                path = f"/proc/{int(entry.name)}/root" if entry.name.isdecimal() else ""
+                status = os.stat(path)  # noqa: PTH116 - the magic link itself is meant
+                if (status.st_dev, status.st_ino) not in seen and len(seen) < ROOTS_LIMIT:
+                    seen.add((status.st_dev, status.st_ino))
+                    yield path
+
+
 def root_like(base: Baseline) -> str | None:
     """The root of a living process in which the files of a baseline stand on the same device: its container, if that still runs."""
     file = next((file.file for file in base.mapped if file.file is not None), None)
-    seen: set[tuple[int, int]] = set()
-    with contextlib.suppress(OSError), os.scandir("/proc") as entries:
-        for _, entry in zip(range(ROOTS_LIMIT), entries, strict=False):
-            if file is None or not entry.name.isdigit():
-                continue
-            with contextlib.suppress(OSError):
-                path = f"/proc/{entry.name}/root"
-                status = os.stat(path)  # noqa: PTH116 - the magic link itself is meant
-                if (status.st_dev, status.st_ino) in seen:
-                    continue
-                seen.add((status.st_dev, status.st_ino))
-                if state_of(file.path, root=path).st_dev == file.device:
-                    return path
-    return None
+    return next((root for root in living_roots() if file is not None and _device(file.path, root) == file.device), None)
+
+
+def root_with(path: str) -> str | None:
+    """The root in which a program stands that ended before anybody could ask: None for ours, NOWHERE where none that lives has it."""
+    if _device(path, None) is not None:
+        return None
+    return next((root for root in living_roots() if _device(path, root) is not None), NOWHERE)
+
+
+def _device(path: str, root: str | None) -> int | None:
+    try:
+        return state_of(path, root=root).st_dev
+    except OSError:
+        return None

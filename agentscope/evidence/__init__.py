@@ -108,7 +108,8 @@ class Scene(Value, frozen=True):
 class HangScene(Value, frozen=True):
     """Everything that is known about an agent that lives and does nothing, or may: what was found by looking at it.
 
-    `process` is the agent's innermost process. `signals` are those that were seen sent to it, where it was watched.
+    `process` is the agent's innermost process. `signals` are those that were seen sent to it, where it was watched. `installed` is
+    what it stands on now, `baseline` what it, or its last healthy run, began with, and `root` leads into its container.
     """
 
     agent: Agent
@@ -117,6 +118,9 @@ class HangScene(Value, frozen=True):
     engine: EngineName
     examination: Examination
     signals: tuple[SignalSent, ...] = ()
+    baseline: Baseline | None = None
+    installed: Baseline | None = None
+    root: str | None = None
     last_seen: LastSeen | None = None
     family: tuple[int, ...] = ()
 
