@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
 TRACEFS := /sys/kernel/tracing
 
-.PHONY: help setup watch test demo bench test-kernels probes lint types schema record wheel clean
+.PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema record wheel clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -29,6 +29,9 @@ demo: setup ## start bounded sample agents that die by OOM, segfault and excepti
 
 bench: setup $(VENV)/.ready-dev ## measure against the budgets of the design, as ratios (needs root, about ten minutes)
 	@tests/in-lab $(BIN)/python -m tests.bench
+
+fuzz: $(VENV)/.ready-dev ## 100,000 forged files through every reader of packages and libraries; prints the count (a few minutes)
+	$(BIN)/python -m tests.drift_fuzz
 
 test-kernels: setup $(VENV)/.ready-dev ## the same verdicts on Debian's 6.1 and 6.12 kernels, in an emulator (downloads them once)
 	@tests/in-lab $(BIN)/python -m pytest tests/kernels -m kernels

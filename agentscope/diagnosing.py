@@ -25,6 +25,7 @@ from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProce
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, collect_all
 from agentscope.incidents import Ended
 from agentscope.ledger import Ledger, state_dir
+from agentscope.marks import NOT_SEEN
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
 from agentscope.record import timestamp
@@ -250,7 +251,7 @@ def opened_from(
     ended = Ended(agent=agent, process=process, scope="agent", exit=end)
     scene = Scene(
         agent=agent, process=process, scope="agent", exit=end, engine="none", kernel_lines=lines,
-        words_missing="nobody watched it when it wrote",
+        words_missing="nobody watched it when it wrote", baseline_missing=NOT_SEEN,
     )  # fmt: skip
     collected = collect_all(scene)
     return incident_of(ended, scene, collected, classify(collected))

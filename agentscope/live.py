@@ -129,6 +129,8 @@ class Live:
             self.fold(SLICE)
         for ended in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
             self.pipeline.end(ended)
+        if self.pipeline.marks is not None:
+            self.pipeline.marks.close()
 
     # --- events, in kernel order ----------------------------------------------------------------------------------------
 
@@ -202,6 +204,7 @@ class Live:
         if because is None or event.pid in self.own or self.is_our_check(event):
             self.engine.unwatch(event.pid)
         else:
+            self.engine.watch(event.pid)  # what it was before this exec may have been turned down, after the exec
             self.know_python((event,))
             self.adopt((event,), because, at_ns=event.at_ns)
 
@@ -300,6 +303,9 @@ class Live:
             )
         self.vigil.beat(now)
         self.rest_words()
+        if self.pipeline.marks is not None:
+            for says in self.pipeline.marks.beat(now):
+                self.pipeline.sink(Lost(at_ns=now, source="baseline", count=1, says=says))
 
     def read_again(self, now: int) -> None:
         """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""

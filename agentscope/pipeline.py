@@ -18,6 +18,7 @@ from agentscope.evidence.actor import collect as collect_actor
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
+from agentscope.marks import Marks
 from agentscope.model import (
     AgentGone,
     AnyEvent,
@@ -27,6 +28,7 @@ from agentscope.model import (
     KernelLine,
     Lost,
     MissingEvidence,
+    ProcessExec,
     ProcessExit,
 )
 from agentscope.record import Recorder
@@ -64,6 +66,7 @@ class Pipeline:
         self.incidents = Incidents()
         self.recorder = Recorder(boot_id(), boot_wall_ns())
         self.cache = LastSeenCache(self.recorder.boot_wall_ns)
+        self.marks = Marks(ledger.folder.parent) if ledger is not None else None
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
         self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
         classify({})  # loads every cause and kind of evidence now, not at the first death
@@ -74,6 +77,18 @@ class Pipeline:
         self.sink(event)
         for ended in self.incidents.apply(event):
             self.end(ended)
+        self.mark(event)
+
+    def mark(self, event: AnyEvent) -> None:
+        """What an agent stands on is looked at when it becomes a program, and kept when it ended well."""
+        if self.marks is None:
+            return
+        if isinstance(event, ProcessExit):
+            self.marks.exited(event)
+        elif isinstance(event, ProcessExec):
+            member = self.incidents.member(event.pid, event.start_ns)
+            if member is not None and member.on_agent_line:
+                self.marks.seen(member.tree.agent, member.process, event)
 
     def end(self, ended: Ended) -> None:
         """One end: on purpose, or an incident with its diagnosis; then, if it was the root, the agent is gone."""
@@ -127,7 +142,7 @@ class Pipeline:
         words, words_missing = self.words(end)
         seen = self.cache.last_seen(ended.process, end)
         lines = self.kernel_lines
-        return Scene(
+        scene = Scene(
             agent=ended.agent,
             process=ended.process,
             scope=ended.scope,
@@ -144,6 +159,7 @@ class Pipeline:
             family=ended.family,
             ancestors=ended.ancestors,
         )
+        return self.marks.measured(scene) if self.marks is not None else scene
 
     def words(self, end: ProcessExit) -> tuple[Words | None, str]:
         """The last words from wherever they are, or why there are none."""

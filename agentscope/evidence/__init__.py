@@ -16,6 +16,7 @@ from functools import cache
 
 import msgspec
 
+from agentscope.baseline import Baseline
 from agentscope.examination import Examination
 from agentscope.model import (
     Agent,
@@ -79,6 +80,8 @@ class Scene(Value, frozen=True):
     """Everything that is known about one end when its evidence is collected: a value, so that collecting is a function.
 
     `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
+    `baseline` is of its last healthy run, or of this run's beginning (None: `baseline_missing` says why); `installed` is what stands
+    in the same places now. `root` leads into the container that it died in ("/proc/PID/root" of one that lives there; None: ours).
     """
 
     agent: Agent
@@ -96,12 +99,17 @@ class Scene(Value, frozen=True):
     words_missing: str = ""
     family: tuple[int, ...] = ()
     ancestors: tuple[int, ...] = ()
+    baseline: Baseline | None = None
+    installed: Baseline | None = None
+    baseline_missing: str = ""
+    root: str | None = None
 
 
 class HangScene(Value, frozen=True):
     """Everything that is known about an agent that lives and does nothing, or may: what was found by looking at it.
 
-    `process` is the agent's innermost process. `signals` are those that were seen sent to it, where it was watched.
+    `process` is the agent's innermost process. `signals` are those that were seen sent to it, where it was watched. `installed` is
+    what it stands on now, `baseline` what it, or its last healthy run, began with, and `root` leads into its container.
     """
 
     agent: Agent
@@ -110,6 +118,9 @@ class HangScene(Value, frozen=True):
     engine: EngineName
     examination: Examination
     signals: tuple[SignalSent, ...] = ()
+    baseline: Baseline | None = None
+    installed: Baseline | None = None
+    root: str | None = None
     last_seen: LastSeen | None = None
     family: tuple[int, ...] = ()
 

@@ -14,12 +14,14 @@ LONG_PAST_NS = 10_000_000_000  # a runtime ends within this after printing what 
 # Statuses with which a runtime ends by an error that nobody caught; one that is not named here may exit with any but 0.
 # Python: "Exit status", docs of sys.excepthook. Node: process docs, "Exit codes". Go: runtime, fatalpanic and dieFromSignal.
 # Rust: std::process, termination of a panicking main and of one that returns Err. JVM: java(1), ExitOnOutOfMemoryError.
+# The loader: elf/dl-error-skeleton.c, fatal_error (127), and elf/dl-version.c, which leaves with 1.
 UNCAUGHT_CODES = {
     "python": frozenset({1}),
     "node": frozenset({1, 5, 6, 7, 10, 13}),
     "go": frozenset({2}),
     "rust": frozenset({1, 101}),
     "jvm": frozenset({1, 3}),
+    "loader": frozenset({1, 127}),
 }
 NOT_STARTED = frozenset({126, 127})  # the shell's and the loader's words: no runtime got to run, so none raised anything
 TRAPS = frozenset({4, 5, 6})  # ILL, TRAP, ABRT: how V8, the JVM, Rust and C++ end themselves

@@ -21,7 +21,8 @@ _SECTION_LIMIT = 2048
 _SEGMENT_LIMIT = 256
 NAME_LIMIT = 256
 
-_PT_LOAD, _PT_DYNAMIC, _PT_NOTE, _PT_GNU_EH_FRAME = "PT_LOAD", "PT_DYNAMIC", "PT_NOTE", "PT_GNU_EH_FRAME"
+_PT_LOAD, _PT_DYNAMIC, _PT_INTERP = "PT_LOAD", "PT_DYNAMIC", "PT_INTERP"
+_PT_NOTE, _PT_GNU_EH_FRAME = "PT_NOTE", "PT_GNU_EH_FRAME"
 _DT_NULL, _DT_STRTAB, _DT_SONAME = 0, 5, 14
 _IS_FUNCTION = bytes(kind & 0xF in {2, 10} for kind in range(256))  # STT_FUNC, STT_GNU_IFUNC
 
@@ -75,7 +76,10 @@ class FunctionIndex(NamedTuple):
 
 
 class Image:
-    """What is known of one ELF file, without any descriptor: the layout now, the symbols once they were asked for."""
+    """What is known of one ELF file, without any descriptor: the layout now, the symbols once they were asked for.
+
+    `symbols` is .symtab, `dynamic` .dynsym; `linkage` is where the dynamic section stands, `interpreter` the loader it asks for.
+    """
 
     def __init__(self) -> None:
         self.machine = ""
@@ -85,6 +89,8 @@ class Image:
         self.soname: str | None = None
         self.symbols: SymbolTable | None = None
         self.dynamic: SymbolTable | None = None
+        self.linkage: Segment | None = None
+        self.interpreter: str | None = None
         self.relocations: tuple[tuple[int, int], ...] = ()
         self.index: FunctionIndex | None = None
         self.dynamic_index: FunctionIndex | None = None
@@ -128,6 +134,9 @@ def read_image(descriptor: int, size: int) -> Image:
             image.build_id = _build_id(elf, place)
         elif entry["p_type"] == _PT_DYNAMIC:
             dynamic = place
+        elif entry["p_type"] == _PT_INTERP:
+            stream.seek(place.offset)
+            image.interpreter = printable(stream.read(min(place.size, NAME_LIMIT)))
     image.segments = tuple(loads)
     if header["e_shoff"] and sections <= _SECTION_LIMIT:
         _read_sections(
@@ -139,6 +148,7 @@ def read_image(descriptor: int, size: int) -> Image:
             size,
         )
     if dynamic is not None:
+        image.linkage = dynamic
         image.soname = _soname(stream, dynamic, image.segments)
     return image
 

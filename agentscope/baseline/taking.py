@@ -1,0 +1,208 @@
+"""Taking a baseline: plain blocking functions, for a thread beside the event loop.
+
+Only stat(2) and small reads where nothing changed since it was taken before: what was learnt of a file is remembered under its
+identity. Nothing of the process is run, and every path is resolved inside its root.
+"""
+
+import os
+import time
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import msgspec
+
+from agentscope.baseline import Baseline, Image, Interpreter, LockFile, MappedFile
+from agentscope.baseline.facts import ProcessFacts, facts_of
+from agentscope.baseline.interpreter import interpreter_of, node_folders_of, script_of, sites_of
+from agentscope.baseline.mapped import file_state, libc_version, mapped_files, mappings_of, stem_of, successor_of
+from agentscope.distributions import plain
+from agentscope.distributions.container import image_of, layers_of
+from agentscope.distributions.installed import installed
+from agentscope.distributions.node import node_packages
+from agentscope.distributions.system import system_packages
+from agentscope.symbols.remembered import Remembered, identity_of, settled
+from agentscope.symbols.rooted import read_regular, state_of
+
+LOCK_LIMIT_BYTES = 64 << 20
+LOCKS = (
+    *("uv.lock", "poetry.lock", "pylock.toml", "pdm.lock", "Pipfile.lock", "package-lock.json", "pnpm-lock.yaml"),
+    *("yarn.lock", "bun.lock", "flake.lock", "requirements.txt"),
+)
+_digests: Remembered[LockFile] = Remembered(500)
+
+
+def take(facts: ProcessFacts | int, *, lockfile: str | None = None) -> Baseline | None:
+    """The baseline of a living process by its facts or its pid; None where it is gone.
+
+    `lockfile` is that of the configuration, relative to the process's folder; without one a usual name is looked for.
+    """
+    seen = facts_of(facts) if isinstance(facts, int) else facts
+    if seen is None:
+        return None
+    mapped: tuple[MappedFile, ...] = ()
+    if seen.pid is not None:
+        mapped = tuple(mapped_files(seen.pid, mappings_of(seen.pid), root=seen.root))
+    if not mapped and seen.exe:
+        mapped = tuple(_standing([seen.exe], seen.root))
+    return _taken(seen, mapped, _lock_path(seen, lockfile))
+
+
+def take_again(old: Baseline, *, root: str | None = None, mapped: Iterable[str] = ()) -> Baseline:
+    """What stands now where a baseline saw things, also when its process is dead.
+
+    `root` is that of another process in the same container (None: ours). `mapped` are files that a later process had mapped.
+    A library that is gone is followed to the one that the loader finds under its name now.
+    """
+    paths: dict[str, MappedFile] = {known.path: known for known in old.mapped}
+    found: list[MappedFile] = []
+    for path, known in paths.items():
+        now = file_state(path, root=root)
+        found.append(msgspec.structs.replace(known, file=now, stale=now is None or (now.device, now.inode) != _identity(known)))
+        later = successor_of(path, root=root) if now is None else None
+        if later is not None and later not in paths:
+            found.extend(_standing([later], root))
+    found.extend(_standing((path for path in mapped if path not in paths), root))
+    facts = _facts_again(old, root)
+    return _taken(facts, tuple(found), old.lock.path if old.lock else None, before=old)
+
+
+def _facts_again(old: Baseline, root: str | None) -> ProcessFacts:
+    link = old.interpreter.link if old.interpreter else None
+    exe = old.exe
+    if link is not None:
+        from agentscope.symbols.rooted import resolved
+
+        with suppress(OSError):
+            exe = resolved(link, root=root)
+    return ProcessFacts(
+        argv=(link,) if link else (),
+        exe=exe,
+        cwd=old.cwd,
+        root=root,
+        own_root=old.own_root,
+        environment={"HOME": old.home} if old.home else {},
+        names=old.environment,
+        container=old.container,
+    )
+
+
+def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None, before: Baseline | None = None) -> Baseline:
+    paths = [file.path for file in mapped if before is None or file.file is not None]
+    interpreter = interpreter_of(facts, paths)
+    sites = before.sites if before is not None else sites_of(facts, interpreter, paths)
+    if before is not None and _moved(before.interpreter, interpreter):
+        sites = tuple(dict.fromkeys((*sites_of(facts, interpreter, ()), *sites)))
+    folders = before.node_folders if before is not None else node_folders_of(facts, paths)
+    distributions, left_out = installed(sites, root=facts.root)
+    node, node_left_out = node_packages(folders, root=facts.root)
+    return Baseline(
+        wall_ns=time.time_ns(),
+        boot_id=_boot_id(),
+        kernel=os.uname().release,
+        pid=facts.pid,
+        start_ns=facts.start_ns,
+        own_root=facts.own_root,
+        exe=plain(facts.exe, 4096) if facts.exe else None,
+        cwd=plain(facts.cwd, 4096) if facts.cwd else None,
+        home=plain(facts.home, 4096) if facts.home else None,
+        mapped=mapped,
+        libc=libc_version(mapped, root=facts.root),
+        interpreter=interpreter,
+        sites=sites,
+        distributions=distributions,
+        node_folders=folders,
+        node=node,
+        system=system_packages(root=facts.root),
+        lock=_lock(lock, facts.root) if lock else None,
+        environment=facts.names,
+        image=_image(facts),
+        container=facts.container,
+        left_out=left_out + node_left_out,
+    )
+
+
+def _moved(old: Interpreter | None, new: Interpreter | None) -> bool:
+    return old is not None and new is not None and old.version != new.version
+
+
+def _standing(paths: Iterable[str], root: str | None) -> Iterable[MappedFile]:
+    for path in paths:
+        file = file_state(path, root=root)
+        if file is not None:
+            yield MappedFile(path=path, inode=file.inode, device="", file=file)
+
+
+def _identity(known: MappedFile) -> tuple[int, int] | None:
+    return None if known.file is None else (known.file.device, known.file.inode)
+
+
+def _lock_path(facts: ProcessFacts, configured: str | None) -> str | None:
+    """The lock file: the one that is configured, else a usual name in the process's folder or beside its script."""
+    if configured is not None:
+        return facts.absolute(configured)
+    script = script_of(facts)
+    for folder in dict.fromkeys((facts.cwd, script.rpartition("/")[0] if script else None)):
+        for name in LOCKS if folder and folder.isprintable() else ():
+            with suppress(OSError):
+                path = f"{'' if folder == '/' else folder}/{name}"
+                state_of(path, root=facts.root)
+                return path
+    return None
+
+
+def _lock(path: str, root: str | None) -> LockFile | None:
+    import hashlib
+
+    try:
+        status = state_of(path, root=root)
+        key = (path, identity_of(status))
+        known = _digests.get(key)
+        if known is None:
+            raw = read_regular(path, root=root, limit_bytes=LOCK_LIMIT_BYTES, follow=True)
+            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
+            known = LockFile(path=plain(path, 4096), digest=digest, mtime_ns=status.st_mtime_ns)
+            if settled(status.st_ctime_ns):
+                _digests.put(key, known)
+    except OSError:
+        return None
+    return known
+
+
+def _image(facts: ProcessFacts) -> Image | None:
+    if facts.container is not None and (found := image_of(facts.container)):
+        return Image(id=found.id, name=found.name)
+    if facts.pid is not None and not facts.own_root:
+        with suppress(OSError):
+            layers = layers_of(Path(f"/proc/{facts.pid}/mountinfo").read_text("utf-8", "replace"))
+            return Image(id=layers.id) if layers else None
+    return None
+
+
+def _boot_id() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii", "replace").strip()
+    except OSError:
+        return "?"
+
+
+def grown(kept: Baseline, now: Baseline) -> Baseline:
+    """One run seen again: what was kept stays, what was loaded since is added.
+
+    A change must not be taken for healthy because the process goes on: what it has in memory is older than the change. So a later
+    mark of the same run never replaces what the first one saw.
+    """
+    paths = {file.path for file in kept.mapped} | {stem_of(file.path) for file in kept.mapped if file.file is None}
+    names = {found.name for found in kept.distributions}
+    folders = {package.folder for package in kept.node}
+    return msgspec.structs.replace(
+        kept,
+        mapped=(*kept.mapped, *(file for file in now.mapped if file.path not in paths)),
+        distributions=(*kept.distributions, *(found for found in now.distributions if found.name not in names)),
+        node=(*kept.node, *(package for package in now.node if package.folder not in folders)),
+        sites=tuple(dict.fromkeys((*kept.sites, *now.sites))),
+        node_folders=tuple(dict.fromkeys((*kept.node_folders, *now.node_folders))),
+        interpreter=kept.interpreter or now.interpreter,
+        lock=kept.lock or now.lock,
+        libc=kept.libc or now.libc,
+    )

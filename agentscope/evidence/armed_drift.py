@@ -1,0 +1,109 @@
+"""What a living process has in memory and what was replaced on disk since: it works, until it loads the rest or starts anew."""
+
+from collections.abc import Iterator
+
+from agentscope.baseline import Baseline, Drifted, MappedFile
+from agentscope.baseline.differing import difference
+from agentscope.baseline.joining import Changed, explain, place_of, told
+from agentscope.evidence import Evidence, HangScene, Missing
+from agentscope.evidence.package_changes import moment
+
+ABSENT = "nothing that it has in memory was replaced on disk"
+KEPT = 40
+# Code that a runtime wrote for itself and unlinked at once is stale from the beginning.
+_LIBRARY = ".so"
+_OWN = frozenset({"library", "program", "interpreter", "venv", "distribution", "node-package", "libc", "image"})
+
+
+class ArmedDrift(Evidence, frozen=True, tag="armed-drift"):
+    """`changed` is what differs, `count` how many there are; `since_wall_ns` is since when it was compared (ns since 1970).
+
+    `restarted` tells that the comparison is with an earlier run: then it lives with these changes already.
+    """
+
+    since_wall_ns: int
+    changed: tuple[Changed, ...]
+    count: int
+    restarted: bool = False
+
+    def says(self) -> str:
+        """One sentence for a person."""
+        shown = []
+        for each in self.changed[:3]:
+            at = f" at {moment(each.wall_ns)}" if each.wall_ns is not None else ""
+            shown.append(f"{each.says()}{at}")
+        more = f", and {self.count - 3} more" if self.count > 3 else ""
+        if self.restarted:
+            return f"it works with changes since its last healthy run at {moment(self.since_wall_ns)}: {'; '.join(shown)}{more}"
+        return (
+            f"armed drift: the old ones are still in its memory, and may not fit what it loads next: {'; '.join(shown)}{more}"
+        )
+
+
+def armed_in(baseline: Baseline | None, now: Baseline) -> tuple[Drifted, ...]:
+    """What a living process still has the old form of in memory, as `now` was taken of it; `baseline` is of the same run."""
+    found: dict[tuple[str, str], Drifted] = {}
+    for each in (*_moved_under(now), *(difference(baseline, now) if baseline is not None else ()), *map(_stale, now.mapped)):
+        if each is not None and each.armed:
+            found.setdefault((each.kind, each.path or each.name), each)
+    return tuple(found.values())
+
+
+def _stale(file: MappedFile) -> Drifted | None:
+    """A library whose path leads to another file than the one in memory, or to none."""
+    if not file.stale or _LIBRARY not in file.path:
+        return None
+    after = f"build {file.file.build_id[:16]}" if file.file is not None and file.file.build_id else None
+    return Drifted(
+        kind="library",
+        name=file.path.rpartition("/")[2],
+        how="removed" if file.file is None else "replaced",
+        after=after,
+        path=file.path,
+        changed_ns=file.file.ctime_ns if file.file is not None else None,
+        armed=True,
+    )
+
+
+def _moved_under(now: Baseline) -> Iterator[Drifted]:
+    """A venv that was made for another Python than the one that it leads to now: what is installed in it will not be found."""
+    python = now.interpreter
+    if python is None or not python.venv or not python.venv_version or not python.version:
+        return
+    made, leads = (".".join(version.split(".")[:2]) for version in (python.venv_version, python.version))
+    if made != leads:
+        yield Drifted(
+            kind="venv",
+            name=python.venv,
+            how="changed",
+            before=python.venv_version,
+            after=python.version,
+            path=python.venv,
+            changed_ns=python.file.ctime_ns if python.file else None,
+            armed=True,
+        )
+
+
+def collect(scene: HangScene) -> ArmedDrift | Missing | None:
+    """From what the process stood on when it was first looked at, its mappings, and the files now."""
+    now, before = scene.installed, scene.baseline
+    if now is None:
+        return None
+    same_run = before is not None and (before.boot_id, before.pid, before.start_ns) == (now.boot_id, now.pid, now.start_ns)
+    drifted = armed_in(before if same_run else None, now)
+    restarted = not drifted and before is not None and not same_run
+    if restarted and before is not None:
+        drifted = tuple(each for each in difference(before, now) if each.kind in _OWN and each.how != "added")
+    if not drifted:
+        return None
+    since_ns = (
+        before.wall_ns if before is not None else min((each.changed_ns or now.wall_ns for each in drifted), default=0) - 1
+    )
+    window = place_of(now, since_ns=max(0, since_ns), until_ns=now.wall_ns, root=scene.root)
+    return ArmedDrift(
+        source="/proc/PID/maps, the files at those paths now, and its baseline",
+        since_wall_ns=since_ns,
+        changed=explain(drifted[:KEPT], told(window), root=scene.root),
+        count=len(drifted),
+        restarted=restarted,
+    )
