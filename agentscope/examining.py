@@ -167,7 +167,7 @@ def worth_a_profile(waits: AgentWaits, seen: Examination) -> bool:
     """Whether what it does can only be seen by tracing its calls for a while: it runs, or pauses for a moment only."""
     if waits.wait is None or not seen.processes or seen.processes[0].tracer is not None:
         return False
-    short = waits.wait.timeout_s is not None and waits.wait.timeout_s <= SHORT_S
+    short = (waits.wait.timeout_s is not None and waits.wait.timeout_s <= SHORT_S) or (waits.wait.for_s or 0.0) < SHORT_S
     return waits.wait.kind not in {"human", "stopped", "traced", "tool"} and (waits.cpu_share >= 0.02 or short)
 
 

@@ -100,7 +100,11 @@ class Vigil:
         if label != watched.label:
             watched.label, watched.label_since_ns = label, at_ns
         urgent = waits.suspect is not None or waits.hung is not None
-        if label != watched.told and (urgent or at_ns - watched.label_since_ns >= SETTLED_NS):
+        since_ns = (
+            waits.since_ns(waits.wait.tid, waits.wait.pid) if waits.wait is not None and label.startswith("waiting") else None
+        )
+        lasted_ns = at_ns - min(watched.label_since_ns, since_ns or at_ns)
+        if label != watched.told and (urgent or lasted_ns >= min(SETTLED_NS, self.waits.patience_ns // 2)):
             watched.told = label
             self.pipeline.sink(
                 WaitChanged(

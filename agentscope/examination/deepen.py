@@ -19,6 +19,7 @@ from agentscope.examination import (
     StackSamples,
 )
 from agentscope.examination.holders import with_ended_children, with_holders_watched
+from agentscope.examination.proc import read_proc
 from agentscope.model import MissingEvidence
 
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
@@ -138,15 +139,26 @@ def sample_stacks(all_seen: Sequence[Examination], registers: Registers, seconds
         if (thread.busy_share or 0.0) >= BUSY
     }
     found: dict[tuple[int, int], list[tuple[int, ...]]] = {key: [] for key in busy}
+    ran_ns: dict[tuple[int, int], int] = {}
     pids = sorted({pid for pid, _ in busy})
     until = time.monotonic() + seconds
     while busy and time.monotonic() < until:
         for pid in pids:
             for tid, values in registers(pid).items():
-                if (pid, tid) in found and RIP in values:
+                # one that had no CPU since the last sample still has the registers of that one: it says nothing new
+                if (pid, tid) in found and RIP in values and has_run(pid, tid, ran_ns):
                     found[pid, tid].append(tuple(values.get(number, 0) for number in range(RIP + 1)))
         time.sleep(seconds / SAMPLES)
     return [summed(pid, tid, sampled) for (pid, tid), sampled in found.items() if sampled]
+
+
+def has_run(pid: int, tid: int, ran_ns: dict[tuple[int, int], int]) -> bool:
+    """Whether a thread was on a CPU since this was asked before (Documentation/scheduler/sched-stats.rst, first field)."""
+    text = (read_proc(f"/proc/{pid}/task/{tid}/schedstat") or b"").split()
+    now_ns = int(text[0]) if text and text[0].isdigit() else 0
+    before_ns = ran_ns.get((pid, tid))
+    ran_ns[pid, tid] = now_ns
+    return before_ns is None or now_ns != before_ns
 
 
 def summed(pid: int, tid: int, sampled: Sequence[tuple[int, ...]]) -> StackSamples:
