@@ -16,7 +16,7 @@ import msgspec
 from agentscope.evidence import HangScene
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import CgroupReading
-from agentscope.examination.deepen import deepen, sample_stacks
+from agentscope.examination.deepen import deepen, sample_stacks, with_native
 from agentscope.examination.look import Circumstances, Job, Rate, SampleOf, Subject, look_at
 from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
@@ -177,7 +177,10 @@ class Vigil:
         rested = len(samples) == len(watched.samples) and all(map(is_, samples, watched.samples))
         before = watched.examined if rested else None
         loop = asyncio.get_running_loop()
-        deeper = await loop.run_in_executor(self.threads, deepen, found, self.registers, before)
+        deeper = await loop.run_in_executor(self.threads, deepen, found, before)
+        scene = self.scene(watched, deeper)
+        if scene is not None and not deeper.native and self.pipeline.suspicion(scene, found.patience_s / 2) is not None:
+            deeper = await loop.run_in_executor(self.threads, with_native, deeper, self.registers)
         watched.examined, watched.samples = deeper, samples
         self.judge(watched, deeper)
 

@@ -33,8 +33,8 @@ RIP = 16  # DWARF number on x86-64
 FUTEXES = frozenset({"futex", "futex_wait", "futex_waitv"})
 
 
-def deepen(seen: Examination, registers: Registers, before: Examination | None = None) -> Examination:
-    """The look with stacks, locks and holders added; what could not be taken is among `missing`.
+def deepen(seen: Examination, before: Examination | None = None) -> Examination:
+    """The look with Python stacks, locks and holders added; what could not be taken is among `missing`.
 
     `before` is an examination since which no thread of these processes has run: its stacks and locks are still true.
     """
@@ -46,7 +46,6 @@ def deepen(seen: Examination, registers: Registers, before: Examination | None =
         )
     python: list[PythonStacks] = []
     locks: list[LockWait] = []
-    native: list[NativeThread] = []
     unread = list(seen.missing)
     for process in [each for each in seen.processes if not each.ended][:PROCESSES]:
         stacks = python_of(process)
@@ -56,14 +55,20 @@ def deepen(seen: Examination, registers: Registers, before: Examination | None =
             python.append(stacks)
             locks += python_locks_of(process)
         locks += native_locks_of(process)
-        native += native_of(process, registers, python=isinstance(stacks, PythonStacks))
     return msgspec.structs.replace(
         seen,
         python=tuple(python),
         lock_waits=tuple(locks),
-        native=tuple(native),
         missing=tuple(unread),
     )
+
+
+def with_native(seen: Examination, registers: Registers) -> Examination:
+    """The examination with native stacks. They name places and decide nothing, so only a suspect is worth their price."""
+    python = {stacks.pid for stacks in seen.python}
+    living = [process for process in seen.processes if not process.ended][:PROCESSES]
+    native = [each for process in living for each in native_of(process, registers, python=process.pid in python)]
+    return msgspec.structs.replace(seen, native=tuple(native))
 
 
 def python_of(process: ProcessLook) -> PythonStacks | MissingEvidence | None:
