@@ -126,13 +126,24 @@ def diagnose_live(pid: int, as_json: bool, patience_s: float) -> tuple[ExitStatu
     from agentscope.examining import examine
     from agentscope.pipeline import hang_of
 
-    found = examine(pid, patience_s)
+    found = examine(pid, patience_s, nothing if as_json else load_views)
     collected = collect_all(found.scene)
     diagnosis = classify(collected)
     incident = hang_of(found.scene, collected, diagnosis)
     if incident is not None:
         return told(incident, as_json)
     return alive(found, collected, as_json)
+
+
+def nothing() -> None:
+    """Nothing to do meanwhile."""
+
+
+def load_views() -> None:
+    """Load what the report is drawn with."""
+    from agentscope.views import drawing, report  # noqa: F401 - loading it is the purpose
+
+    drawing.warm()
 
 
 def told(incident: IncidentOpened, as_json: bool) -> tuple[ExitStatus, str]:

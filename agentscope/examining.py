@@ -6,14 +6,15 @@ and the sockets when the last byte came. What only a watcher could have known is
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 import msgspec
 
 from agentscope.agents import agent_of, children_by_parent, descendants_of, read_process
+from agentscope.classifier import classify
 from agentscope.errors import AgentscopeError
-from agentscope.evidence import HangScene
+from agentscope.evidence import HangScene, collect_all
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import read_cgroup
 from agentscope.examination.look import Circumstances, Job, Rate, Subject, look_at
@@ -100,8 +101,10 @@ def sampler() -> Iterator[Sampler]:
         found.close()
 
 
-def examine(pid: int, patience_s: float) -> Examined:
+def examine(pid: int, patience_s: float, meanwhile: Callable[[], None] = lambda: None) -> Examined:
     """Examine this process and its descendants, as a suspect if anything is outstanding.
+
+    `meanwhile` is done between the two samples, which are a tenth of a second apart.
 
     Raises:
         NoSuchProcess: it ended meanwhile.
@@ -115,6 +118,7 @@ def examine(pid: int, patience_s: float) -> Examined:
         began = now_ns()
         waits.sampled(agent, sampled.sample(pids), began)
         warm()
+        meanwhile()
         # a quota is dealt out in periods of a tenth of a second: a few of them tell whether it is used up
         between_s = QUOTA_S if held.quotas else BETWEEN_S
         time.sleep(max(0.0, between_s - (now_ns() - began) / 1e9))
@@ -122,12 +126,17 @@ def examine(pid: int, patience_s: float) -> Examined:
         around = Circumstances(patience_s=patience_s, interval_s=(now_ns() - began) / 1e9, cgroup_before=held)
         seen = look_at([Job(subjects(members, kept), around)])[0].seen
         outstanding = waits.looked(kept, seen) if seen.processes else ()
-        awake = worth_a_profile(kept, seen)
-        seen = deepened(seen, sampled, profile=awake) if outstanding or awake else seen
-        engine = sampled.name
+        scene = closer(
+            scene_of(members, seen, sampled.name), sampled, suspect=bool(outstanding), awake=worth_a_profile(kept, seen)
+        )
+    return Examined(scene, outstanding, kept.state(seen.at_ns), round(100 * kept.cpu_share, 1))
+
+
+def scene_of(members: Sequence[Member], seen: Examination, engine: EngineName) -> HangScene:
+    """What was found, with all that the causes are given beside."""
     front = next((member for member in members if seen.processes and member.process.pid == seen.processes[0].pid), members[0])
-    scene = HangScene(
-        agent=agent,
+    return HangScene(
+        agent=members[0].tree.agent,
         process=front.process,
         scope="agent",
         engine=engine,
@@ -135,7 +144,24 @@ def examine(pid: int, patience_s: float) -> Examined:
         last_seen=read_last_seen(front.process),
         family=front.tree.family(),
     )
-    return Examined(scene, outstanding, kept.state(seen.at_ns), round(100 * kept.cpu_share, 1))
+
+
+def closer(scene: HangScene, sampled: Sampler, *, suspect: bool, awake: bool) -> HangScene:
+    """The same, examined as closely as it takes: stacks and locks, then a profile of its calls if those explain nothing."""
+    from agentscope.examination.deepen import deepen, with_native
+
+    def of(seen: Examination) -> HangScene:
+        return msgspec.structs.replace(scene, examination=seen)
+
+    found = of(deepen(scene.examination)) if suspect else scene
+    if awake and not explained(found):
+        found = of(deepen(profiled(scene.examination, sampled)))
+    return of(with_native(found.examination, sampled.registers)) if suspect or explained(found) else found
+
+
+def explained(scene: HangScene) -> bool:
+    """Whether a cause is at least likely."""
+    return any(finding.confidence != "possible" for finding in classify(collect_all(scene)).findings)
 
 
 def family_of(pid: int) -> list[Member]:
@@ -167,27 +193,23 @@ def worth_a_profile(waits: AgentWaits, seen: Examination) -> bool:
     """Whether what it does can only be seen by tracing its calls for a while: it runs, or pauses for a moment only."""
     if waits.wait is None or not seen.processes or seen.processes[0].tracer is not None:
         return False
-    short = waits.wait.timeout_s is not None and waits.wait.timeout_s <= SHORT_S
+    short = (waits.wait.timeout_s is not None and waits.wait.timeout_s <= SHORT_S) or (waits.wait.for_s or 0.0) < SHORT_S
     return waits.wait.kind not in {"human", "stopped", "traced", "tool"} and (waits.cpu_share >= 0.02 or short)
 
 
-def deepened(seen: Examination, sampled: Sampler, *, profile: bool) -> Examination:
-    """The look with stacks and locks, and where wanted with a profile of its calls."""
+def profiled(seen: Examination, sampled: Sampler) -> Examination:
+    """The look with its system calls of the next seconds, and where its busy threads are found meanwhile."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from agentscope.examination.deepen import deepen, sample_stacks
+    from agentscope.examination.deepen import sample_stacks
 
-    if profile:
-        pids = [process.pid for process in seen.processes]
-        with ThreadPoolExecutor(1) as beside:
-            samples = beside.submit(sample_stacks, [seen], sampled.registers, PROFILE_S)
-            traced = sampled.profile(pids, PROFILE_S)
-            seen = msgspec.structs.replace(seen, samples=tuple(samples.result()))
-        if isinstance(traced, MissingEvidence):
-            seen = msgspec.structs.replace(seen, missing=(*seen.missing, traced))
-        else:
-            seen = msgspec.structs.replace(seen, profile=traced)
-    return deepen(seen, sampled.registers)
+    with ThreadPoolExecutor(1) as beside:
+        samples = beside.submit(sample_stacks, [seen], sampled.registers, PROFILE_S)
+        traced = sampled.profile([process.pid for process in seen.processes], PROFILE_S)
+        seen = msgspec.structs.replace(seen, samples=tuple(samples.result()))
+    if isinstance(traced, MissingEvidence):
+        return msgspec.structs.replace(seen, missing=(*seen.missing, traced))
+    return msgspec.structs.replace(seen, profile=traced)
 
 
 def warm() -> None:

@@ -16,7 +16,7 @@ import msgspec
 from agentscope.evidence import HangScene
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import CgroupReading
-from agentscope.examination.deepen import deepen, sample_stacks
+from agentscope.examination.deepen import deepen, sample_stacks, with_native
 from agentscope.examination.look import Circumstances, Job, Rate, SampleOf, Subject, look_at
 from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
@@ -100,7 +100,11 @@ class Vigil:
         if label != watched.label:
             watched.label, watched.label_since_ns = label, at_ns
         urgent = waits.suspect is not None or waits.hung is not None
-        if label != watched.told and (urgent or at_ns - watched.label_since_ns >= SETTLED_NS):
+        since_ns = (
+            waits.since_ns(waits.wait.tid, waits.wait.pid) if waits.wait is not None and label.startswith("waiting") else None
+        )
+        lasted_ns = at_ns - min(watched.label_since_ns, since_ns or at_ns)
+        if label != watched.told and (urgent or lasted_ns >= min(SETTLED_NS, self.waits.patience_ns // 2)):
             watched.told = label
             self.pipeline.sink(
                 WaitChanged(
@@ -173,7 +177,10 @@ class Vigil:
         rested = len(samples) == len(watched.samples) and all(map(is_, samples, watched.samples))
         before = watched.examined if rested else None
         loop = asyncio.get_running_loop()
-        deeper = await loop.run_in_executor(self.threads, deepen, found, self.registers, before)
+        deeper = await loop.run_in_executor(self.threads, deepen, found, before)
+        scene = self.scene(watched, deeper)
+        if scene is not None and not deeper.native and self.pipeline.suspicion(scene, found.patience_s / 2) is not None:
+            deeper = await loop.run_in_executor(self.threads, with_native, deeper, self.registers)
         watched.examined, watched.samples = deeper, samples
         self.judge(watched, deeper)
 

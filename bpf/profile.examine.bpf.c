@@ -15,6 +15,7 @@ enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
 
 #define CALLS_KNOWN 1024      /* numbers above are none of the table */
 #define ERRNO_LIMIT 4095      /* MAX_ERRNO, include/linux/err.h */
+#define END_OF_STREAM 4096    /* no errno: the other side has closed, recv(2) */
 #define CODE_SEGMENT_32 0x23  /* __USER32_CS: a 32-bit program, whose calls have other numbers */
 #define ENOTSOCK 88
 #define EISCONN 106
@@ -254,6 +255,8 @@ int BPF_PROG(on_call_end, struct pt_regs *regs, long result)
 		return 0;
 	key.number = number;
 	key.error = result < 0 && result >= -ERRNO_LIMIT ? -result : 0;
+	if (!result && (number == CALL_RECVMSG || (number == CALL_RECVFROM && regs->dx)))
+		key.error = END_OF_STREAM;
 	add(&calls, &key, 1);
 	if (number == CALL_CONNECT)
 		on_connect(pid, regs, key.error);

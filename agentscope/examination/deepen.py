@@ -19,6 +19,7 @@ from agentscope.examination import (
     StackSamples,
 )
 from agentscope.examination.holders import with_ended_children, with_holders_watched
+from agentscope.examination.proc import read_proc
 from agentscope.model import MissingEvidence
 
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
@@ -32,8 +33,8 @@ RIP = 16  # DWARF number on x86-64
 FUTEXES = frozenset({"futex", "futex_wait", "futex_waitv"})
 
 
-def deepen(seen: Examination, registers: Registers, before: Examination | None = None) -> Examination:
-    """The look with stacks, locks and holders added; what could not be taken is among `missing`.
+def deepen(seen: Examination, before: Examination | None = None) -> Examination:
+    """The look with Python stacks, locks and holders added; what could not be taken is among `missing`.
 
     `before` is an examination since which no thread of these processes has run: its stacks and locks are still true.
     """
@@ -45,7 +46,6 @@ def deepen(seen: Examination, registers: Registers, before: Examination | None =
         )
     python: list[PythonStacks] = []
     locks: list[LockWait] = []
-    native: list[NativeThread] = []
     unread = list(seen.missing)
     for process in [each for each in seen.processes if not each.ended][:PROCESSES]:
         stacks = python_of(process)
@@ -55,14 +55,20 @@ def deepen(seen: Examination, registers: Registers, before: Examination | None =
             python.append(stacks)
             locks += python_locks_of(process)
         locks += native_locks_of(process)
-        native += native_of(process, registers, python=isinstance(stacks, PythonStacks))
     return msgspec.structs.replace(
         seen,
         python=tuple(python),
         lock_waits=tuple(locks),
-        native=tuple(native),
         missing=tuple(unread),
     )
+
+
+def with_native(seen: Examination, registers: Registers) -> Examination:
+    """The examination with native stacks. They name places and decide nothing, so only a suspect is worth their price."""
+    python = {stacks.pid for stacks in seen.python}
+    living = [process for process in seen.processes if not process.ended][:PROCESSES]
+    native = [each for process in living for each in native_of(process, registers, python=process.pid in python)]
+    return msgspec.structs.replace(seen, native=tuple(native))
 
 
 def python_of(process: ProcessLook) -> PythonStacks | MissingEvidence | None:
@@ -138,15 +144,26 @@ def sample_stacks(all_seen: Sequence[Examination], registers: Registers, seconds
         if (thread.busy_share or 0.0) >= BUSY
     }
     found: dict[tuple[int, int], list[tuple[int, ...]]] = {key: [] for key in busy}
+    ran_ns: dict[tuple[int, int], int] = {}
     pids = sorted({pid for pid, _ in busy})
     until = time.monotonic() + seconds
     while busy and time.monotonic() < until:
         for pid in pids:
             for tid, values in registers(pid).items():
-                if (pid, tid) in found and RIP in values:
+                # one that had no CPU since the last sample still has the registers of that one: it says nothing new
+                if (pid, tid) in found and RIP in values and has_run(pid, tid, ran_ns):
                     found[pid, tid].append(tuple(values.get(number, 0) for number in range(RIP + 1)))
         time.sleep(seconds / SAMPLES)
     return [summed(pid, tid, sampled) for (pid, tid), sampled in found.items() if sampled]
+
+
+def has_run(pid: int, tid: int, ran_ns: dict[tuple[int, int], int]) -> bool:
+    """Whether a thread was on a CPU since this was asked before (Documentation/scheduler/sched-stats.rst, first field)."""
+    text = (read_proc(f"/proc/{pid}/task/{tid}/schedstat") or b"").split()
+    now_ns = int(text[0]) if text and text[0].isdigit() else 0
+    before_ns = ran_ns.get((pid, tid))
+    ran_ns[pid, tid] = now_ns
+    return before_ns is None or now_ns != before_ns
 
 
 def summed(pid: int, tid: int, sampled: Sequence[tuple[int, ...]]) -> StackSamples:

@@ -142,7 +142,7 @@ def worker_state(frames: Sequence[PythonFrame]) -> Literal["idle", "job"] | None
 # --- what a thread that waits for bytes is doing --------------------------------------------------------------------------
 
 _READERS = (
-    "http/client.py", "urllib/request.py", "/urllib3/", "/requests/", "/httpcore/", "/httpx/", "/aiohttp/", "/h11/", "/h2/",
+    "http/client.py", "urllib/request.py", "/urllib3/", "/requests/", "/httpcore/", "/httpx/", "/httpcore2/", "/httpx2/", "/aiohttp/", "/h11/", "/h2/",
     "/httplib2/", "/botocore/", "/ssl.py", "/openai/", "/anthropic/", "/psycopg", "/pymysql/", "/asyncpg/", "/pymongo/",
 )  # fmt: skip
 _SUBSCRIBES = (
@@ -154,6 +154,14 @@ _SUBSCRIBES = (
 def reads_answer(frames: Sequence[PythonFrame]) -> bool:
     """Whether the innermost frames are in a library that reads the answer to a question."""
     return any(part in frame.file for frame in frames[:_NEAR] for part in _READERS)
+
+
+_AWAITS_HEAD = frozenset({"_read_status", "_receive_response_headers"})  # http.client and what is built on it; httpcore
+
+
+def awaits_head(frames: Sequence[PythonFrame]) -> bool:
+    """Whether a reader of an HTTP answer has not got its first line yet: what came before was the answer to another question."""
+    return any(function_of(frame) in _AWAITS_HEAD for frame in frames[:_NEAR])
 
 
 def subscribes(frames: Sequence[PythonFrame]) -> bool:

@@ -48,7 +48,8 @@ def until(memory: Memory, address: int, clock: int, since_ns: int | None) -> flo
     seconds, nanoseconds = struct.unpack("<qq", raw)
     remaining_ns = seconds * _SECOND_NS + nanoseconds - _offset_ns(memory.pid, clock) - time.clock_gettime_ns(clock)
     now_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-    return _bounded((remaining_ns + (0 if since_ns is None else now_ns - since_ns)) / 1e9)
+    found = _bounded((remaining_ns + (0 if since_ns is None else now_ns - since_ns)) / 1e9)
+    return UNREAD if found in {UNREAD, _LONGEST_S} else found
 
 
 def _seconds(memory: Memory, address: int, parts: float) -> float | None:

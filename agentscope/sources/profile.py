@@ -22,12 +22,15 @@ _FIRST = bytes(4)
 _AF_UNIX, _AF_INET, _AF_INET6 = 1, 2, 10
 # include/linux/errno.h: the kernel's own, with which a call that a signal interrupted leaves the tracepoint
 _RESTARTS = range(512, 517)
+_END_OF_STREAM = 4096  # no errno: what bpf/profile.examine.bpf.c calls the end of a stream that recv(2) has met
 
 
 def error_name(number: int) -> str | None:
     """The name of an errno, "ECONNREFUSED"; None for 0."""
     if not number:
         return None
+    if number == _END_OF_STREAM:
+        return "EOF"
     return "EINTR" if number in _RESTARTS else errno.errorcode.get(number, f"errno {number}")
 
 

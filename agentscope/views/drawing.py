@@ -43,6 +43,15 @@ def drawn(parts: "Iterator[RenderableType]", width: int, *, color: bool) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().split("\n"))
 
 
+def warm() -> None:
+    """Load now what drawing will need: a tenth of a second that can be spent while something else is waited for."""
+    import rich.padding
+    import rich.table
+    import rich.text
+
+    drawn(iter((rich.text.Text(), rich.padding.Padding(rich.table.Table()))), WIDEST, color=False)
+
+
 def section(title: str, note: str = "") -> "RenderableType":
     """A heading with a blank line above it."""
     from rich.text import Text

@@ -27,7 +27,7 @@ from agentscope.model import Finding
 CONNECT_ERRORS = frozenset(
     {"ECONNREFUSED", "ENETUNREACH", "ETIMEDOUT", "EHOSTUNREACH", "ECONNRESET", "ENOENT", "EADDRNOTAVAIL", "EACCES", "EPERM"}
 )
-FAILURES, FAILURES_PER_S = 5, 1.0
+FAILURES, FAILURES_PER_S = 4, 1.0  # a model client tries three times in 1.4 s, so at least four times in 2.5 s
 BAD_ANSWERS, BAD_SHARE = 3, 0.9
 STORM_PER_S, STORM_SHARE = 100.0, 0.5
 WORDS_BYTES = 1024  # that it may write for each failure: more is work
@@ -35,6 +35,7 @@ WORDS_BYTES = 1024  # that it may write for each failure: more is work
 NORMAL = frozenset(
     {"EAGAIN", "EWOULDBLOCK", "EINTR", "ETIMEDOUT", "EINPROGRESS", "ERESTARTSYS", "ECHILD", "ERESTART_RESTARTBLOCK"}
 )
+RECEIVES = frozenset({"recvfrom", "recvmsg"})
 LOOKUPS = frozenset({"open", "openat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink",
                      "readlinkat", "execve", "getxattr", "lgetxattr", "ioctl", "lseek", "futex"})  # fmt: skip
 
@@ -55,7 +56,12 @@ def match(
         return No("it has only just been started")
     own = [process.pid for process in waits.processes if process.own]
     for pid in own:
-        answer = refused(pid, profile, python) or turned_away(pid, profile, sockets, python) or storm(pid, waits, profile)
+        answer = (
+            refused(pid, profile, python)
+            or turned_away(pid, profile, sockets, python)
+            or hung_up_on(pid, profile, python)
+            or storm(pid, waits, profile)
+        )
         if answer is not None:
             return answer
     return No(f"no call failed in the same way again and again in {profile.seconds:.1f} s")
@@ -111,7 +117,7 @@ def turned_away(pid: int, profile: CallProfile, sockets: Sockets | None, python:
         return No(f"{failures} of {answers} HTTP answers were errors: it gets on")
     if profile.written_by(pid) > WORDS_BYTES * failures:
         return No(f"{failures} HTTP answers were errors, but it goes on with its output")
-    peer = lately_asked(pid, sockets)
+    peer = lately_asked(pid, sockets) or connected_anew(pid, profile)
     place = place_in(pid, python)
     said = f"HTTP {bad[0].status}{f' from {peer}' if peer else ''}, {failures} times in {profile.seconds:.1f} s"
     return Finding(
@@ -122,6 +128,37 @@ def turned_away(pid: int, profile: CallProfile, sockets: Sockets | None, python:
         advice=(
             "wait as long as the answer says (Retry-After), and longer after each failure; give up after some tries",
             "429 means that a quota is used up: ask the provider for its limits, or send less",
+        ),
+    )
+
+
+def connected_anew(pid: int, profile: CallProfile) -> str:
+    """The peer to which a process connected most often, as whoever keeps no connection does for each try."""
+    anew = [each for each in profile.connects if each.pid == pid and each.error is None and not is_lookup(each)]
+    return max(anew, key=lambda each: each.count).address if anew else ""
+
+
+def hung_up_on(pid: int, profile: CallProfile, python: PythonThreads | None) -> Finding | None:
+    """Connections that the peer closes without having answered."""
+    anew = [each for each in profile.connects if each.pid == pid and each.error is None and not is_lookup(each)]
+    if len(anew) != 1 or anew[0].count < BAD_ANSWERS or anew[0].count / profile.seconds < FAILURES_PER_S:
+        return None
+    ended = sum(each.count for each in profile.calls if each.pid == pid and each.name in RECEIVES and each.error == "EOF")
+    # an event loop wakes itself up by a socket, so a few bytes may come; an answer would be a piece at least before each end
+    if ended < anew[0].count - 1 or profile.succeeded(pid, RECEIVES) >= ended:
+        return None
+    if profile.written_by(pid) > WORDS_BYTES * ended:
+        return None
+    place = place_in(pid, python)
+    said = f"{anew[0].address} closes each connection without an answer, {anew[0].count} times in {profile.seconds:.1f} s"
+    return Finding(
+        headline=f"It tries in vain, again and again: {said}, and nothing else gets done",
+        culprit=f"{said}{f', asked from {place}' if place else ''}",
+        confidence="likely",
+        cites=cites(("syscall-profile", True), ("python-threads", place)),
+        advice=(
+            f"see why the peer hangs up: its log, or curl -sv --max-time 5 telnet://{anew[0].address}",
+            "wait longer after each failure, and give up after some tries",
         ),
     )
 

@@ -43,7 +43,7 @@ from agentscope.evidence.pipes import Pipes
 from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import HeldSocket, Sockets
 from agentscope.evidence.thread_waits import ThreadSeen, ThreadWaits
-from agentscope.examination.frames import function_of, is_own, is_tls, reads_answer, subscribes, worker_state
+from agentscope.examination.frames import awaits_head, function_of, is_own, is_tls, reads_answer, subscribes, worker_state
 from agentscope.examination.waiting import Obligation
 from agentscope.model import Confidence, Finding, PythonFrame
 
@@ -106,11 +106,16 @@ class Seen:
         mine = self.tasks.of(thread.wait.pid) if self.tasks is not None and self.is_loop(thread) else ()
         reading = [each for each in mine if any(is_own(frame) for frame in each.chain)]
         whole = next((each for each in reading if reads_answer(each.chain[::-1])), None)
+        if whole is None and thread.wait.kind == "llm" and reading:  # frameworks ask the model in tasks of their own
+            whole = next((each for each in mine if reads_answer(each.chain[::-1]) and not subscribes(each.chain[::-1])), None)
         return whole or next((each for each in reading if each.chain[-1].file.endswith("asyncio/streams.py")), None)
 
     def place(self, thread: ThreadSeen) -> str:
         """Where in the program it is waited."""
         task = self.reader(thread)
+        if task is not None and not any(is_own(frame) for frame in task.chain) and self.tasks is not None:
+            asks = next((each for each in self.tasks.of(thread.wait.pid) if any(is_own(frame) for frame in each.chain)), None)
+            return (asks or task).place
         return task.place if task is not None else where(thread, self.python, self.native)
 
 
@@ -290,6 +295,8 @@ def of_half(thread: ThreadSeen, held: HeldSocket, owed: Obligation, seen: Seen, 
     silent_s = owed.for_s or 0.0
     if silent_s < seen.waits.patience_s:
         return No(f"{held.words} sent something {seconds(silent_s)} ago")
+    if awaits_head(chain):  # it asked again in the very millisecond in which the last answer came
+        return of_unanswered(thread, held, owed, seen)
     if subscribes(chain):
         return No(f"it waits for news from {held.words}, as a subscriber does")
     multiplexed = thread.call is None or thread.call.name in MULTIPLEXES

@@ -8,7 +8,7 @@ import socket
 import sys
 import time
 
-signal.alarm(100)
+signal.alarm(330)
 connection = socket.create_connection(("127.0.0.1", int(sys.argv[1])))
 print("port", connection.getsockname()[1])
 print("ready", flush=True)

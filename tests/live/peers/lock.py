@@ -6,7 +6,7 @@ import sys
 import time
 from pathlib import Path
 
-signal.alarm(100)
+signal.alarm(330)
 call, path, how = sys.argv[1:]
 held = Path(path).open("w")
 getattr(fcntl, call)(held, fcntl.LOCK_EX)

@@ -72,7 +72,7 @@ def serve(connection: socket.socket, mode: str, pause_s: float) -> None:
 
 
 def main() -> None:
-    signal.alarm(100)
+    signal.alarm(330)
     at, arguments = ("127.0.0.1", sys.argv[1:]) if sys.argv[1] != "--at" else (sys.argv[2], sys.argv[3:])
     if at.startswith("/"):
         listener = socket.socket(socket.AF_UNIX)
