@@ -133,14 +133,15 @@ class Marks:
             try:
                 task(*given)
             except Exception as error:
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(type(error).__name__, f"{type(error).__name__}: {error}")
                 raise
 
         return self.thread.submit(guarded)
 
-    def _failed(self, says: str) -> None:
-        if says not in self.failed_before and len(self.failed_before) < FAILURES_LIMIT:
-            self.failed_before.add(says)
+    def _failed(self, why: str, says: str) -> None:
+        """To be told once, not for every agent every few minutes."""
+        if why not in self.failed_before and len(self.failed_before) < FAILURES_LIMIT:
+            self.failed_before.add(why)
             self.failures.append(says)
 
     def _know(self, run: Run) -> None:
@@ -220,7 +221,7 @@ class Marks:
         try:
             self.store.keep(identity, baseline)
         except CannotWrite as error:
-            self._failed(str(error))
+            self._failed(error.why, str(error))
 
     @staticmethod
     def _drop(run: Run) -> None:
