@@ -2,6 +2,7 @@
 
 import time
 
+import msgspec
 import pytest
 
 from agentscope.baseline import Drifted
@@ -288,6 +289,16 @@ class TestLoader:
         assert found.cause == "exit/status"
         assert "no healthy run to compare with" in ruled_out(whole, "drift/missing-library")
 
+    def test_a_refusal_that_was_not_heard(self):
+        """Its stderr could not be read: the loader's status at the very start, and a library gone that it had loaded, is likely that."""
+        gone = since(library(FOO, "removed", after=None, changed_ns=None))
+        at_once = msgspec.structs.replace(exited(127), lived_ns=2_000_000)
+        found, _ = first(at_once, gone)
+        assert (found.cause, found.confidence) == ("drift/missing-library", "likely")
+        assert first(exited(127), gone)[0].cause == "exit/status"  # it had run for long: a shell's word for another command
+        assert first(msgspec.structs.replace(at_once, code=3), gone)[0].cause == "exit/status"
+        assert first(at_once, since(library(FOO)))[0].cause == "exit/status"
+
     def test_words_that_the_files_contradict(self):
         """The library is there, so the words are of another program or time; a library that changed since does not make it drift."""
         found, whole = first(exited(127), self.GONE, needs(), since(library(FOO)))
@@ -494,6 +505,22 @@ class TestPackages:
         found, _ = first(exited(1), told, failed("other", uuid, kind="Error", message=message), difference)
         assert found.cause == "drift/symbol"
         assert found.advice == ("go back: npm install --prefix /srv uuid@3.4.0",)
+
+    def test_a_node_package_that_is_called_by_its_name_and_is_no_function_any_more(self):
+        """ansi-regex became an ES module: what strip-ansi calls ansiRegex is an object now; another name is another matter."""
+        difference = since(package("ansi-regex", "5.0.1", "6.0.1", kind="node-package"))
+        about = failed("other", accused("strip-ansi", "6.0.1", "6.0.1", "frame", ecosystem="node"), kind="TypeError")
+
+        def told(message):
+            return words(
+                read("exception/uncaught", "node", message=message, exception_type="TypeError", excerpt=f"TypeError: {message}")
+            )
+
+        found, _ = first(exited(1), told("ansiRegex is not a function"), about, difference)
+        assert found.cause == "drift/symbol"
+        assert found.culprit.startswith("ansi-regex 5.0.1 -> 6.0.1 at ")
+        for message in ("plan is not a function", "regex is not a function", "ansiRegex is not iterable"):
+            assert drift_in(first(exited(1), told(message), about, difference)[1]) == []
 
     def test_an_interpreter_that_was_moved_away(self):
         """A shell does not find the Python of a venv, whose base is not where it was."""

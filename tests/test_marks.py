@@ -318,9 +318,23 @@ class TestMeasuring:
         gone.as_process = msgspec.structs.replace(gone.as_process, ppid=1 << 30)
         gone.execed(marks)
         assert marks.runs[gone.pid].last is not None
-        marks.store.keep("sleeper-0123456789abcdef", marks.runs[gone.pid].last)
+        marks.store.keep("sleeper-0123456789abcdef", msgspec.structs.replace(marks.runs[gone.pid].last, pid=1))
         gone.execed(marks)
         assert marks.runs[gone.pid].last is None
+
+    def test_a_script_that_does_not_come_so_far_is_compared_with_the_program_that_it_became(self, marks, victim):
+        """It was started as a script and became its program by exec; at the next start it ends while it is still the script."""
+        script = msgspec.structs.replace(victim.as_process, argv=("/bin/sh", "start.sh"))
+        victim.agent = msgspec.structs.replace(victim.agent, command="/bin/sh start.sh")
+        self.healthy(marks, victim)
+        victim.end(marks, 0)
+        failed = Victim()
+        failed.agent = msgspec.structs.replace(failed.agent, command="/bin/sh start.sh")
+        failed.as_process = msgspec.structs.replace(script, pid=failed.pid, start_ns=failed.start_ns)
+        failed.execed(marks)
+        assert marks.runs[failed.pid].last is not None
+        failed.process.kill()
+        failed.process.wait()
 
     def test_files_that_do_not_answer_cost_half_a_second_once(self, marks, victim, monkeypatch):
         """A dead network file system must not stop the stream: the reason is told, and nobody waits for it again."""

@@ -37,6 +37,7 @@ MARKS_A_BEAT = 8
 FORGET_AFTER_NS = 10 * SECOND_NS  # an end can be held for its wrapper before it is told
 RUNS_LIMIT = 2000
 FAILURES_LIMIT = 100
+NAMESAKES_LIMIT = 4
 LOOK_S = 0.5  # at most, and only where nothing was read before: else it is a matter of milliseconds
 LOOKS_S = 1.0  # in ten seconds: a storm of crashes must not stop the stream
 LOOKS_IN_NS = 10 * SECOND_NS
@@ -133,14 +134,15 @@ class Marks:
             try:
                 task(*given)
             except Exception as error:
-                self._failed(f"{type(error).__name__}: {error}")
+                self._failed(type(error).__name__, f"{type(error).__name__}: {error}")
                 raise
 
         return self.thread.submit(guarded)
 
-    def _failed(self, says: str) -> None:
-        if says not in self.failed_before and len(self.failed_before) < FAILURES_LIMIT:
-            self.failed_before.add(says)
+    def _failed(self, why: str, says: str) -> None:
+        """To be told once, not for every agent every few minutes."""
+        if why not in self.failed_before and len(self.failed_before) < FAILURES_LIMIT:
+            self.failed_before.add(why)
             self.failures.append(says)
 
     def _know(self, run: Run) -> None:
@@ -148,6 +150,9 @@ class Marks:
         if lives(run):
             run.facts = facts_of(run.process.pid, start_ns=run.process.start_ns, container=run.agent.container)
         run.identity = identity_in(run.agent, run.process, run.facts.cwd if run.facts else run.cwd)
+        if run.identity is not None and run.process.pid == run.agent.pid:
+            started = msgspec.structs.replace(run.process, argv=())
+            run.first = identity_in(run.agent, started, run.facts.cwd if run.facts else run.cwd)
         if run.identity is not None:
             run.last = self.store.load(run.identity)
             begun = run.last or self.store.load(f"{run.identity}{BEGUN}")
@@ -167,13 +172,19 @@ class Marks:
             warm()
 
     def _only_one(self, identity: str) -> Baseline | None:
-        """The baseline of a program that ended before its folder could be read: the only one that is kept under its name."""
+        """The baseline of a program that ended before its folder could be read: the only one that is kept under its name.
+
+        One that became another program is kept under both, so two files can be of one run.
+        """
         name = identity.rpartition("-")[0]
         with contextlib.suppress(OSError):
             files = [
                 found for entry in os.scandir(self.store.folder) if (found := _KEPT.match(entry.name)) and found[1] == name
             ]
-            return self.store.load(f"{name}-{files[0][2]}") if len(files) == 1 else None
+            if len(files) > NAMESAKES_LIMIT:
+                return None
+            kept = [base for found in files if (base := self.store.load(f"{name}-{found[2]}")) is not None]
+            return kept[0] if len({(base.boot_id, base.pid, base.start_ns) for base in kept}) == 1 else None
         return None
 
     def _mark(self, run: Run, now_ns: int) -> None:
@@ -211,16 +222,17 @@ class Marks:
         return True
 
     def _keep(self, run: Run, own: Baseline) -> None:
-        """This run is the measure of the next."""
+        """This run is the measure of the next, also of one that does not come so far as to become this program."""
         if run.identity is not None:
             run.healthy = True
-            self._store(run.identity, own)
+            for identity in {run.identity, run.first or run.identity}:
+                self._store(identity, own)
 
     def _store(self, identity: str, baseline: Baseline) -> None:
         try:
             self.store.keep(identity, baseline)
         except CannotWrite as error:
-            self._failed(str(error))
+            self._failed(error.why, str(error))
 
     @staticmethod
     def _drop(run: Run) -> None:

@@ -25,7 +25,8 @@ class Run:
 
     `since_ns` is when it became this program (boot time). `looked_at` tells that it had been running when it was found. `root`
     is a descriptor of its root, where that is not ours: so its files can be reached when it is gone. `settled` tells that `own`
-    was taken once its parts were loaded, `healthy` that it can be the measure of the next run.
+    was taken once its parts were loaded, `healthy` that it can be the measure of the next run. `first` is the name under which
+    what the agent was started as is known, such as a script that became this program by exec.
     """
 
     agent: Agent
@@ -35,6 +36,7 @@ class Run:
     cwd: str | None
     root: int | None = None
     identity: str | None = None
+    first: str | None = None
     facts: ProcessFacts | None = None
     own: Baseline | None = None
     last: Baseline | None = None

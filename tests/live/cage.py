@@ -1,6 +1,7 @@
 """The cgroups of one victim, whichever hierarchy has the memory controller."""
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -24,11 +25,10 @@ def hierarchies() -> tuple[Path, Path, bool]:
 class Cage:
     """The cgroups of one victim: `memory` with the limit, `unified` in the v2 hierarchy (the same folder where v2 has memory)."""
 
-    serial = 0
+    serial = itertools.count(1)  # several may be made at once
 
     def __init__(self, limit_mib: int, *, nested: bool) -> None:
-        Cage.serial += 1
-        name = f"zoo-{os.getpid()}-{Cage.serial}"
+        name = f"zoo-{os.getpid()}-{next(Cage.serial)}"
         memory_root, unified_root, v1 = hierarchies()
         limited = memory_root / name
         self.folders = [limited] + ([limited / "agent"] if nested else []) + ([unified_root / name] if v1 else [])

@@ -128,7 +128,7 @@ def test_small_limits(limit: str, sleeper: subprocess.Popen[bytes]) -> None:
 
 
 def test_a_full_disk_behind_the_record(tmp_path: Path) -> None:
-    """A full disk costs the record of an incident, never its line in the stream; the loss is a line of its own."""
+    """A full disk costs the record of an incident and the baselines, never a line of the stream; each loss is a line of its own."""
     script = """
       ulimit -c 0; sh -c 'read _; kill -11 $$' < <(sleep 2; echo) & victim=$!
       $A events --for 4 --pid $victim --state-dir $1
@@ -140,8 +140,8 @@ def test_a_full_disk_behind_the_record(tmp_path: Path) -> None:
     types = [line["type"] for line in lines_of(told)]
     assert types.count("agentscope.incident.opened") == 1
     lost = [line["data"] for line in lines_of(told) if line["type"] == "agentscope.lost"]
-    assert [loss["source"] for loss in lost] == ["ledger"]
-    assert "No space left" in lost[0]["says"]
+    assert sorted(loss["source"] for loss in lost) == ["baseline", "ledger"]
+    assert all("No space left" in loss["says"] for loss in lost)
 
 
 def test_a_full_disk_behind_the_stream(tmp_path: Path, sleeper: subprocess.Popen[bytes]) -> None:
@@ -169,14 +169,14 @@ def test_a_stream_without_standard_output(sleeper: subprocess.Popen[bytes]) -> N
 
 
 def test_a_record_folder_that_is_a_file(tmp_path: Path) -> None:
-    """A state directory that cannot be one costs the record only."""
+    """A state directory that cannot be one costs the record and the baselines only."""
     place = tmp_path / "file"
     place.write_text("")
     script = "ulimit -c 0; sh -c 'read _; kill -11 $$' < <(sleep 2; echo) & $A events --for 4 --pid $! --state-dir $1"
     told = shell(script, str(place))
     told.is_clean()
     types = [line["type"] for line in lines_of(told)]
-    assert (told.status, types.count("agentscope.incident.opened"), types.count("agentscope.lost")) == (0, 1, 1)
+    assert (told.status, types.count("agentscope.incident.opened"), types.count("agentscope.lost")) == (0, 1, 2)
 
 
 # --- ends -----------------------------------------------------------------------------------------------------------------------

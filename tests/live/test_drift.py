@@ -5,9 +5,9 @@ from PyPI, the Node packages by npm, the Debian packages by apt in an overlay.
 """
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,36 +22,53 @@ from zoo import AGENTSCOPE, INCIDENT
 every_case = pytest.mark.parametrize("case", cases(), ids=lambda case: case.name)
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """One lab for all cases that need a package tool."""
-    if any(shutil.which(tool) is None for tool in ("apt-get", "dpkg-deb", "unshare", "nsenter")):
-        pytest.skip("needs apt and util-linux")
-    try:
-        opened = Lab(tmp_path_factory.mktemp("drift-lab"))
-    except Unplayable as reason:
-        pytest.skip(str(reason))
-    yield opened
-    opened.close()
+PATIENCE_S = 300.0
+AT_ONCE = 2  # most of a scene is waiting
 
 
-def place_of(case: Case, folder: Path, request: pytest.FixtureRequest) -> Place:
-    """Where a case plays; skipped where it cannot."""
-    if missing := [need for need in case.needs if which(need) is None]:
-        pytest.skip(f"needs {', '.join(missing)}")
-    if case.lab:
-        opened: Lab = request.getfixturevalue("lab")
-        return opened.place(case.name)
-    return Place(case.name, folder / "place")
+class Plays:
+    """Plays scenes several at once; those of the lab one after the other, because a package tool has a system for itself."""
 
+    def __init__(self, chosen: list[Case], folder: Path) -> None:
+        self.folder = folder
+        self.lab: Lab | None = None
+        self.alone, self.beside = ThreadPoolExecutor(1), ThreadPoolExecutor(AT_ONCE)
+        self.plays = {case.name: (self.alone if case.lab else self.beside).submit(self.play, case) for case in chosen}
 
-def play(case: Case, folder: Path, request: pytest.FixtureRequest, *, watched: bool) -> Played:
-    """Play a case on its stage."""
-    stage = Stage(place_of(case, folder, request), folder, stderr=case.stderr, watched=watched)
-    try:
+    def play(self, case: Case) -> Played:
+        """Play one."""
+        if missing := [need for need in case.needs if which(need) is None]:
+            raise Unplayable(f"needs {', '.join(missing)}")
+        folder = self.folder / case.name
+        stage = Stage(self.lab_place(case) if case.lab else Place(case.name, folder / "place"), folder, case.stderr)
         return played(case.scene, case.flow, stage)
-    except Unplayable as reason:
-        pytest.skip(str(reason))
+
+    def lab_place(self, case: Case) -> Place:
+        """A place in the lab, which is set up for the first."""
+        if missing := [tool for tool in ("apt-get", "dpkg-deb", "unshare", "nsenter") if which(tool) is None]:
+            raise Unplayable(f"needs {', '.join(missing)}")
+        self.lab = self.lab or Lab(self.folder / "lab")
+        return self.lab.place(case.name)
+
+    def close(self) -> None:
+        """Play no more."""
+        for pool in (self.alone, self.beside):
+            pool.shutdown(cancel_futures=True)
+        if self.lab is not None:
+            self.lab.close()
+
+
+@pytest.fixture(scope="module")
+def plays(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plays]:
+    """The scenes of the tests that were chosen, playing."""
+    if not AGENTSCOPE.exists():
+        pytest.skip("agentscope is not installed")
+    items = [
+        item for item in request.session.items if item.path == request.path and "case" in getattr(item, "fixturenames", ())
+    ]
+    playing = Plays([item.callspec.params["case"] for item in items], tmp_path_factory.mktemp("drift"))
+    yield playing
+    playing.close()
 
 
 def ending_faults(case: Case, run: Played) -> Iterator[str]:
@@ -83,13 +100,25 @@ def verdict_faults(case: Case, run: Played) -> Iterator[str]:
                 yield f"the time of the change, {sorted(moments)}, is not told: {told!r}"
 
 
+def reasons(run: Played) -> Iterator[str]:
+    """What agentscope had to go by, for whoever reads a failure."""
+    for incident in run.outcome.of_type(INCIDENT):
+        yield from (f"  had {each['kind']}: {each['says']}" for each in incident["evidence"])
+        yield from (f"  lacked {each['kind']}: {each['because']}" for each in incident["missing"])
+        for verdict in ("ruled_out", "not_checked"):
+            yield from (
+                f"  {verdict} {each['cause']}: {each['because']}" for each in incident[verdict] if "drift" in each["cause"]
+            )
+
+
 @pytest.mark.live
 @pytest.mark.usefixtures("root")
 @every_case
-def test_verdict(case: Case, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+def test_verdict(case: Case, plays: Plays) -> None:
     """The agent really ends as declared, and what is said of it names the culprit, or leaves the innocent alone."""
-    if not AGENTSCOPE.exists():
-        pytest.skip("agentscope is not installed")
-    run = play(case, tmp_path, request, watched=True)
+    try:
+        run = plays.plays[case.name].result(PATIENCE_S)
+    except Unplayable as reason:
+        pytest.skip(str(reason))
     faults = [*ending_faults(case, run), *stream_faults(run.outcome), *verdict_faults(case, run)]
-    assert not faults, "\n".join(faults)
+    assert not faults, "\n".join([*faults, *reasons(run)])

@@ -38,6 +38,7 @@ _NO_PYTHON = re.compile(
     r"/python[\d.]{0,5}\b.{0,40}(?:not found|No such file|required file|bad interpreter)|bad interpreter: .{0,400}/python"
 )
 _NAMED = re.compile(r"(/[^:\n]{1,400}\.so[^:\n]{0,40}): ")
+_NO_FUNCTION = re.compile(r"\b([A-Za-z_$][\w$]{0,80})(?:\.\w{1,80})?\)? is not a (?:function|constructor)")
 LAST_LINES = 6
 
 
@@ -302,6 +303,9 @@ def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
     imported = refusal.imported
     if imported is None:
         return None
+    called = _called(reading, refusal) if reading is not None and reading.reader == "node" else None
+    if called is not None:
+        return Suspect(called, sure=True)
     changed = [(each, culprit) for each in imported.accused if (culprit := _changed(each, refusal)) is not None]
     drift_words = reading is None or (reading.suggests or "").startswith("drift/")
     of_a_kind = imported.failure != "other" or drift_words
@@ -321,6 +325,17 @@ def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
         return Suspect(mentioned, sure=True)
     raised_in = next((culprit for each, culprit in close if each is innermost), None)
     return Suspect(raised_in, sure=False) if raised_in is not None else None
+
+
+def _called(reading: Reading, refusal: Refusal) -> Culprit | None:
+    """The Node package that is called by its name and is no function any more: what `require("ansi-regex")` gave is `ansiRegex`."""
+    names = {re.sub(r"[\W_]", "", name).lower() for name in _NO_FUNCTION.findall(fact(reading, "message"))}
+    difference = refusal.difference
+    for changed in difference.own if difference is not None and names else ():
+        name = re.sub(r"[\W_]", "", changed.drifted.name.rpartition("/")[2]).lower()
+        if changed.drifted.kind == "node-package" and name in names and difference is not None and proven(changed, difference):
+            return replace(of_changed(changed, difference.since_wall_ns), cites=("import-failure", "baseline-difference"))
+    return None
 
 
 def interpreter_moved(refusal: Refusal, reading: Reading | None) -> Culprit | None:

@@ -40,11 +40,14 @@ from agentscope.evidence.package_changes import PackageChanges
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
+BY_LOADER = 127
+AT_START_NS = 2_000_000_000
+
 
 def match(
     *,
     status: WaitStatus,
-    words: LastWords,
+    words: LastWords | None,
     actor: SignalActor | None,
     fault: FaultFacts | None,
     log: KernelLog | None,
@@ -54,6 +57,8 @@ def match(
     imported: ImportFailure | None,
 ) -> Finding | No:
     """The loader, or a runtime's import, does not find what was there before."""
+    if words is None:
+        return unspoken(status, difference)
     refusal = Refusal(status, words, actor, fault, log, difference, changes, needs, imported)
     told = judged(refusal, "drift/missing-library", "missing library")
     if isinstance(told, No):
@@ -75,3 +80,17 @@ def match(
     what = base(library) or lack.fact("module") or "something that it needs"
     user = f", which {base(lack.user)} needs," if lack.user else ""
     return finding(f"{what}{user} is not there any more", culprit, lack.cites, told.confidence)
+
+
+def unspoken(status: WaitStatus, difference: BaselineDifference | None) -> Finding | No:
+    """Its words were not heard: the loader's own status right at the start, and a library gone that it had loaded when it was well."""
+    if status.signal is not None:
+        return No(f"it {status.says()}")
+    if status.code != BY_LOADER or status.lived_ns > AT_START_NS:
+        return No("it wrote nothing before it ended")
+    for changed in difference.own if difference is not None else ():
+        if changed.drifted.kind == "library" and changed.drifted.how == "removed":
+            culprit = of_file(changed.drifted.path, difference)
+            if culprit is not None:
+                return finding(f"{changed.drifted.name}, which it used, is not there any more", culprit, (), "likely")
+    return not_shown(difference, None)

@@ -1,8 +1,10 @@
 """Where a scene plays: a folder with an agent and what it stands on, which can be built, replaced and upgraded there."""
 
+import itertools
 import os
 import subprocess
 import sys
+import threading
 import zipfile
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -36,6 +38,38 @@ def ran(argv: Sequence[str], *, timeout_s: float = 60, env: dict[str, str] | Non
     return done.stdout
 
 
+DOWNLOADING = threading.Lock()
+
+
+def fetch(wheels: Sequence[str]) -> None:
+    """Have these wheels ready, from PyPI at the first time.
+
+    Raises:
+        Unplayable: one of them cannot be had.
+    """
+    for wheel in wheels:
+        if (WHEELS / f"{wheel}.had").exists():
+            continue
+        WHEELS.mkdir(parents=True, exist_ok=True)
+        argv = [
+            sys.executable,
+            "-m",
+            "pip",
+            *QUIET,
+            "download",
+            "--no-deps",
+            "--only-binary",
+            ":all:",
+            "-d",
+            str(WHEELS),
+            wheel,
+        ]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=100)
+        if done.returncode != 0:
+            raise Unplayable(f"{wheel} cannot be had: {done.stderr[-300:]}")
+        (WHEELS / f"{wheel}.had").touch()
+
+
 class Place:
     """A folder where a scenario plays: `folder` as the agent names it, `outside` as we reach it.
 
@@ -43,12 +77,11 @@ class Place:
     """
 
     inside: tuple[str, ...] = ()
-    serial = 0
+    serial = itertools.count(1)
 
     def __init__(self, name: str, folder: Path, outside: Path | None = None) -> None:
         self.name = name
-        Place.serial += 1
-        self.agent = f"ag{os.getpid() % 1_000_000}-{Place.serial}"
+        self.agent = f"ag{os.getpid() % 1_000_000}-{next(Place.serial)}"
         self.folder = folder
         self.outside = outside or folder
         self.outside.mkdir(parents=True, exist_ok=True)
@@ -111,23 +144,17 @@ class Place:
 
     def pip(self, *wheels: str) -> None:
         """Install or upgrade distributions of the venv, as a person would with pip; wheels are kept for the next time."""
-        for wheel in wheels:
-            if not (WHEELS / f"{wheel}.had").exists():
-                WHEELS.mkdir(parents=True, exist_ok=True)
-                how = (*QUIET, "download", "--no-deps", "--only-binary", ":all:", "-d", str(WHEELS), wheel)
-                argv = [sys.executable, "-m", "pip", *how]
-                done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=100)
-                if done.returncode != 0:
-                    raise Unplayable(f"{wheel} cannot be had: {done.stderr[-300:]}")
-                (WHEELS / f"{wheel}.had").touch()
+        with DOWNLOADING:
+            fetch(wheels)
         if wheels:
             self._install("--find-links", str(WHEELS), *wheels)
 
     def _install(self, *words: str) -> None:
-        if not PIP.exists():
-            PIP.parent.mkdir(parents=True, exist_ok=True)
-            PIP.unlink(missing_ok=True)
-            PIP.symlink_to(Path(find_spec("pip").origin).parent)  # type: ignore[union-attr, arg-type]
+        with DOWNLOADING:
+            if not PIP.exists():
+                PIP.parent.mkdir(parents=True, exist_ok=True)
+                PIP.unlink(missing_ok=True)
+                PIP.symlink_to(Path(find_spec("pip").origin).parent)  # type: ignore[union-attr, arg-type]
         venv = str(self.outside / "venv/bin/python")
         ran([venv, str(PIP), *QUIET, "install", "--no-compile", "--no-deps", "--no-index", *words])
 

@@ -92,29 +92,27 @@ class Played(NamedTuple):
 
 
 class Stage:
-    """Plays one scenario: `watcher` None plays it with nobody watching."""
+    """Plays one scene; what agentscope said is that of its last run."""
 
-    def __init__(self, place: Place, folder: Path, *, stderr: str, watched: bool) -> None:
+    def __init__(self, place: Place, folder: Path, stderr: str) -> None:
         self.place, self.folder, self.stderr = place, folder, stderr
         self.state = folder / "state"
         self.watcher: Watcher | None = None
         self.lines: list[str] = []
         self.status = 0
         self.errors = ""
-        self.watched = watched
         folder.mkdir(parents=True, exist_ok=True)
 
     def watch(self) -> None:
         """Start agentscope, and wait until nothing can be missed."""
-        if self.watched:
-            self.watcher = Watcher([], self.folder, "--name", f"^{self.place.agent}(\\.|$)")
-            self.watcher.attach([])
+        self.watcher = Watcher([], self.folder, "--name", f"^{self.place.agent}(\\.|$)")
+        self.watcher.attach([])
 
     def unwatch(self) -> None:
         """Stop agentscope and keep what it said."""
         if self.watcher is not None:
             self.status = self.status or self.watcher.stop()
-            self.lines += self.watcher.said.lines
+            self.lines = self.watcher.said.lines
             self.errors += self.watcher.stderr()
             self.watcher.errors.close()
             self.watcher = None

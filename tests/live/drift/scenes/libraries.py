@@ -43,7 +43,7 @@ def soname_removed(place: Place) -> Script:
     place.library(name="libfoo.so.2")
 
 
-@scene("drift/missing-library", NOT_FOUND, flow="again", names=("libfoo.so.1",), complains="cannot open shared", stderr="pipe")
+@scene("drift/missing-library", NOT_FOUND, flow="again", names=("libfoo.so.1",), complains="cannot open shared")
 def soname_removed_while_nobody_watched(place: Place) -> Script:
     """The same with agentscope started anew in between: what it kept of the healthy run is in its state directory."""
     yield from soname_removed(place)

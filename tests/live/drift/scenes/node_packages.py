@@ -1,5 +1,7 @@
 """Packages of Node, changed by npm."""
 
+import json
+
 from drift.case import FAILED, Script, scene
 from drift.places import Place
 
@@ -21,13 +23,35 @@ def uuid_without_its_files(place: Place) -> Script:
 @scene(
     "drift/symbol",
     FAILED,
-    names=("p-limit", "3.1.0", "4.0.0"),
-    complains="TypeError",
+    names=("ansi-regex", "5.0.1", "6.0.1"),
+    complains="ansiRegex is not a function",
+    needs=("node", "npm"),
+    stderr="pipe",
+)
+def ansi_regex_under_strip_ansi(place: Place) -> Script:
+    """A dependency of a Node package is forced to its next major version, where it is an ES module and no function any more."""
+    wanted = {"dependencies": {"strip-ansi": "6.0.1"}, "overrides": {"ansi-regex": "5.0.1"}}
+    place.write("package.json", json.dumps(wanted))
+    place.npm()
+    yield place.node("const strip = require('strip-ansi');", "strip('x');")
+    place.write("package.json", json.dumps(wanted | {"overrides": {"ansi-regex": "6.0.1"}}))
+    (place.outside / "package-lock.json").unlink()
+    place.npm()
+
+
+@scene(
+    "exception/uncaught",
+    FAILED,
+    complains="limit is not a function",
+    proof=("p-limit 3.1.0 -> 4.0.0", "drift not shown"),
     needs=("node", "npm"),
     stderr="pipe",
 )
 def p_limit_as_a_module(place: Place) -> Script:
-    """A Node package became an ES module: what require gives is no function any more."""
+    """A Node package became an ES module, and what require gives is no function any more: only the agent's own code says whose.
+
+    Nothing in the error leads to the package, so it is not called drift; but that the package changed is told.
+    """
     place.npm("p-limit@3.1.0")
     yield place.node("const limit = require('p-limit');", "limit(1);")
     place.npm("p-limit@4.0.0")
