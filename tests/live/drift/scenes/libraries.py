@@ -49,6 +49,12 @@ def soname_removed_while_nobody_watched(place: Place) -> Script:
     yield from soname_removed(place)
 
 
+@scene("drift/missing-library", NOT_FOUND, flow="again", names=("libfoo.so.1",), complains="cannot open shared", stderr="pipe")
+def soname_removed_and_words_unheard(place: Place) -> Script:
+    """The same, and what the loader wrote into a pipe was read by nobody yet: the files themselves tell what is missing."""
+    yield from soname_removed(place)
+
+
 @scene("drift/symbol", NOT_FOUND, names=("foo_old", "libfoo.so.1"), complains="undefined symbol: foo_old", stderr="pipe")
 def symbol_removed(place: Place) -> Script:
     """A library no longer has a function that the agent needs to start."""
