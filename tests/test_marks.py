@@ -15,6 +15,7 @@ from agentscope.baseline import Baseline, FileState, Interpreter, MappedFile
 from agentscope.baseline.runs import NOWHERE, as_it_began, extended, identity_in, root_with
 from agentscope.baseline.store import HEALTHY_AFTER_NS, Baselines
 from agentscope.baseline.taking import take
+from agentscope.diagnosing import opened_from
 from agentscope.distributions import Distribution
 from agentscope.evidence import HangScene, Missing, Words, collect_all
 from agentscope.evidence.armed_drift import ArmedDrift, armed_in
@@ -132,6 +133,24 @@ class TestKeeping:
         settle(marks)
         assert kept(marks) == ["sleeper"]
         assert marks.runs[victim.pid].healthy
+
+    def test_of_many_runs_of_one_program_one_tells_for_all(self, marks, victim):
+        """A hundred workers are the same program: what is kept of one just now is not written again for each."""
+        victim.execed(marks, ago_s=1.5)
+        marks.beat(now_ns())
+        settle(marks)
+        (first,) = marks.store.folder.iterdir()
+        written_ns = first.stat().st_mtime_ns
+        worker = Victim()
+        try:
+            worker.execed(marks, ago_s=1.5)
+            marks.beat(now_ns())
+            settle(marks)
+            assert [path.stat().st_mtime_ns for path in marks.store.folder.iterdir()] == [written_ns]
+            assert marks.runs[worker.pid].settled
+        finally:
+            worker.process.kill()
+            worker.process.wait()
 
     def test_a_run_that_ended_well_was_healthy_however_short(self, marks, victim):
         """Exit status 0 is a healthy mark; any other is none."""
@@ -420,6 +439,16 @@ class TestRuns:
         assert root_with("/bin/sh") is None
         assert root_with("/no/such/program") == NOWHERE
         assert not Path(NOWHERE).exists()
+
+
+def test_a_dead_process_that_nobody_watched_is_judged_by_logs_alone_and_it_is_said():
+    """`diagnose` of a pid from the kernel log: no baseline, so a crash is not checked for drift."""
+    process = Process(pid=4242, start_ns=0, comm="agent")
+    agent = Agent(name="agent", pid=4242, start_ns=0, start_time="", command="agent")
+    told = opened_from(process, agent, CRASHED, ())
+    assert told.cause == "crash/segfault"
+    assert ("drift/segfault", NOT_SEEN) in [(each.cause, each.because) for each in told.not_checked]
+    assert "only package logs" in NOT_SEEN
 
 
 class TestArmed:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import msgspec
 
-from agentscope.agents import TICK_NS, same_identity, start_ns_of
+from agentscope.agents import TICK_NS, same_identity
 from agentscope.baseline import Baseline
 from agentscope.baseline.differing import difference
 from agentscope.baseline.facts import facts_of
@@ -31,9 +31,10 @@ from agentscope.marks.run import Run, body_of, cwd_of, lives, root_of, same_run,
 from agentscope.model import Agent, Process, ProcessExec, ProcessExit
 
 SECOND_NS = 1_000_000_000
-SETTLING_NS = (SECOND_NS, 3 * SECOND_NS, 10 * SECOND_NS, 30 * SECOND_NS)  # after the start: programs load their parts by and by
+SETTLING_NS = (SECOND_NS, 4 * SECOND_NS, 15 * SECOND_NS)  # after the start: programs load their parts by and by
 MARK_EVERY_NS = 300 * SECOND_NS
 MARKS_A_BEAT = 8
+KEPT_FOR_NS = 20 * SECOND_NS
 FORGET_AFTER_NS = 10 * SECOND_NS  # an end can be held for its wrapper before it is told
 RUNS_LIMIT = 2000
 FAILURES_LIMIT = 100
@@ -64,6 +65,7 @@ class Marks:
         self.stuck: Future[Baseline | None] | None = None
         self.spent: deque[tuple[int, float]] = deque()
         self.latest: tuple[int, Baseline, Baseline] | None = None
+        self.kept: dict[str, tuple[int, int]] = {}  # by whom and when, in the thread only
         self.closing = False
         self.warm = False
 
@@ -111,8 +113,6 @@ class Marks:
                 if now_ns - run.ended_ns > FORGET_AFTER_NS:
                     self._drop(self.runs.pop(pid))
             elif run.next_ns <= now_ns and (run.pending is None or run.pending.done()):
-                if start_ns_of(pid) is None:
-                    run.ended_ns = now_ns  # its end was not heard
                 due.append(run)
         for run in sorted(due, key=lambda run: run.next_ns)[:MARKS_A_BEAT]:
             run.pending = self._submit(self._mark, run, now_ns)
@@ -192,13 +192,16 @@ class Marks:
         ahead = [run.since_ns + after for after in (*SETTLING_NS, HEALTHY_AFTER_NS) if run.since_ns + after > now_ns]
         run.next_ns = ahead[0] if ahead else now_ns + MARK_EVERY_NS
         grew = self._look(run)
+        if not grew and not lives(run):
+            run.ended_ns = run.ended_ns or now_ns  # if its end was not heard
         if run.own is None:
             return
         healthy = now_ns - run.since_ns >= HEALTHY_AFTER_NS
         if healthy and (grew or not run.healthy):
             self._keep(run, run.own)
         elif not healthy and run.last is None and run.identity is not None and (grew or not run.settled):
-            self._store(f"{run.identity}{BEGUN}", run.own)
+            # without the packages of the system, which are most of it: their logs tell as well
+            self._store(f"{run.identity}{BEGUN}", msgspec.structs.replace(run.own, system=None), run)
         run.settled = True
 
     def _look(self, run: Run) -> bool:
@@ -226,9 +229,16 @@ class Marks:
         if run.identity is not None:
             run.healthy = True
             for identity in {run.identity, run.first or run.identity}:
-                self._store(identity, own)
+                self._store(identity, own, run)
 
-    def _store(self, identity: str, baseline: Baseline) -> None:
+    def _store(self, identity: str, baseline: Baseline, run: Run) -> None:
+        """Keep it, unless another run of the same program was kept just now: of a hundred workers one tells for all."""
+        now_ns = time.monotonic_ns()
+        by, at_ns = self.kept.get(identity, (run.process.pid, 0))
+        if by != run.process.pid and now_ns - at_ns < KEPT_FOR_NS:
+            return
+        self.kept = {name: kept for name, kept in self.kept.items() if now_ns - kept[1] < KEPT_FOR_NS}
+        self.kept[identity] = (run.process.pid, now_ns)
         try:
             self.store.keep(identity, baseline)
         except CannotWrite as error:
