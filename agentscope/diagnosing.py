@@ -25,7 +25,6 @@ from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProce
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, collect_all
 from agentscope.incidents import Ended
 from agentscope.ledger import Ledger, state_dir
-from agentscope.marks import NOT_SEEN
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
 from agentscope.record import timestamp
@@ -255,6 +254,8 @@ def opened_from(
     process: Process, agent: Agent, status: int, lines: tuple[KernelLine, ...] | None, at_ns: int | None = None
 ) -> IncidentOpened:
     """An incident of a process that nobody watched: what the kernel log and the wait status tell, and no more."""
+    from agentscope.marks import NOT_SEEN
+
     end = ProcessExit(
         at_ns=at_ns or now_ns(), pid=process.pid, start_ns=process.start_ns, ppid=process.ppid or 0, comm=process.comm, status=status,
         uid=process.uid or 0, engine="none",

@@ -179,20 +179,21 @@ class Place:
         return ("node", self.path(f"{self.agent}.js"))
 
     def npm(self, *packages: str) -> None:
-        """Install Node packages by npm."""
+        """Install Node packages by npm, and those that the place's package.json wants."""
         NPM_CACHE.mkdir(parents=True, exist_ok=True)
-        argv = [
-            "npm",
-            "install",
-            "--prefix",
-            str(self.outside),
-            "--cache",
-            str(NPM_CACHE),
-            "--prefer-offline",
-            "--no-audit",
-            "--no-fund",
-        ]
-        ran([*argv, *packages], env={**os.environ, "HOME": str(self.outside)}, cwd=self.outside)
+        how = ("--prefer-offline", "--no-audit", "--no-fund", "--prefix", str(self.outside), "--cache", str(NPM_CACHE))
+        env = {**os.environ, "HOME": str(self.outside)}
+        done = subprocess.run(
+            ["npm", "install", *how, *packages],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+            env=env,
+            cwd=self.outside,
+        )
+        if done.returncode != 0:
+            raise Unplayable(f"{', '.join(packages) or 'a Node package'} cannot be had: {done.stderr[-300:]}")
 
 
 AGENT_PY = """\
