@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -364,6 +365,18 @@ class TestMeasuring:
         assert "within 0.05 s" in marks.measured(victim.scene(FAILED)).baseline_missing
         assert "has not come back" in marks.measured(victim.scene(FAILED)).baseline_missing
         assert time.monotonic() - began < 0.5
+
+    def test_an_end_of_agentscope_waits_for_no_thread_that_hangs(self, tmp_path, monkeypatch):
+        """A look at a dead file system never comes back: closing gives up on it."""
+        closing = Marks(tmp_path)
+        monkeypatch.setattr(marks_module, "CLOSE_S", 0.05)
+        held = threading.Event()
+        closing.thread.submit(held.wait)
+        began = time.monotonic()
+        closing.close()
+        assert time.monotonic() - began < 1
+        held.set()
+        assert closing.thread.finish(5)
 
     def test_a_storm_of_crashes_is_not_looked_at_one_by_one(self, marks, victim, monkeypatch):
         """So many a second are compared, the rest say why they were not."""

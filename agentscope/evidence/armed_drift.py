@@ -53,12 +53,10 @@ def _stale(file: MappedFile) -> Drifted | None:
     """A library whose path leads to another file than the one in memory, or to none."""
     if not file.stale or _LIBRARY not in file.path:
         return None
-    after = f"build {file.file.build_id[:16]}" if file.file is not None and file.file.build_id else None
     return Drifted(
         kind="library",
         name=file.path.rpartition("/")[2],
         how="removed" if file.file is None else "replaced",
-        after=after,
         path=file.path,
         changed_ns=file.file.ctime_ns if file.file is not None else None,
         armed=True,

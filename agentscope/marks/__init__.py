@@ -11,7 +11,7 @@ import re
 import time
 from collections import deque
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from pathlib import Path
 
 import msgspec
@@ -27,6 +27,7 @@ from agentscope.baseline.taking import grown, take
 from agentscope.errors import CannotWrite
 from agentscope.evidence import HangScene, Scene
 from agentscope.evidence.package_changes import may_be_drift
+from agentscope.marks.beside import Beside
 from agentscope.marks.run import Run, body_of, cwd_of, lives, root_of, same_run, standing
 from agentscope.model import Agent, Process, ProcessExec, ProcessExit
 
@@ -39,6 +40,7 @@ FORGET_AFTER_NS = 10 * SECOND_NS  # an end can be held for its wrapper before it
 RUNS_LIMIT = 2000
 FAILURES_LIMIT = 100
 NAMESAKES_LIMIT = 4
+CLOSE_S = 2.0
 LOOK_S = 0.5  # at most, and only where nothing was read before: else it is a matter of milliseconds
 LOOKS_S = 1.0  # in ten seconds: a storm of crashes must not stop the stream
 LOOKS_IN_NS = 10 * SECOND_NS
@@ -60,8 +62,8 @@ class Marks:
         self.runs: dict[int, Run] = {}
         self.failures: deque[str] = deque(maxlen=8)
         self.failed_before: set[str] = set()
-        self.thread = ThreadPoolExecutor(1, thread_name_prefix="marks")
-        self.looker = ThreadPoolExecutor(1, thread_name_prefix="looks")
+        self.thread = Beside("marks")
+        self.looker = Beside("looks")
         self.stuck: Future[Baseline | None] | None = None
         self.spent: deque[tuple[int, float]] = deque()
         self.latest: tuple[int, Baseline, Baseline] | None = None
@@ -70,13 +72,12 @@ class Marks:
         self.warm = False
 
     def close(self) -> None:
-        """Keep what is still to be kept, and stop."""
+        """Keep what is still to be kept, and stop; a thread that hangs is left behind."""
         self.closing = True
         for run in self.runs.values():
             self._drop(run)
         self.runs.clear()
-        self.thread.shutdown(wait=True)
-        self.looker.shutdown(wait=False, cancel_futures=True)
+        self.thread.finish(CLOSE_S)
 
     # --- while it lives -----------------------------------------------------------------------------------------------------
 
