@@ -25,6 +25,9 @@ LOOK_S = 1.0
 ANY_SIZE = 1 << 62
 
 
+SUSPENDED_NS = 100_000_000
+
+
 class ProgressRule:
     """One agent's rule. The caller feeds `moved`, `wrote` or `noticed`; a heartbeat file is looked at by the rule itself."""
 
@@ -61,6 +64,8 @@ class ProgressRule:
         if unknown:
             return ProgressResult(signal=self.asked.signal, within_s=within_s, last_ago_s=None, overdue=False, says=unknown)
         asleep_ns = suspended_ns() - self.suspended_ns
+        # the two clocks are read one after the other, so that they differ a little without any suspend
+        asleep_ns = asleep_ns if asleep_ns > SUSPENDED_NS else 0
         quiet_s = (at_ns - max(self.last_ns or 0, self.began_ns) - asleep_ns) / S
         return ProgressResult(
             signal=self.asked.signal,
