@@ -17,7 +17,7 @@ from agentscope.errors import AgentscopeError
 from agentscope.evidence import HangScene, collect_all
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import read_cgroup
-from agentscope.examination.look import Circumstances, Job, Rate, Subject, look_at
+from agentscope.examination.look import Circumstances, Job, Subject, look_at
 from agentscope.incidents import Incidents, Member, depth_of
 from agentscope.lastseen import read_last_seen
 from agentscope.model import AgentSeen, EngineName, MissingEvidence, ProcessSample
@@ -181,11 +181,7 @@ def subjects(members: Sequence[Member], waits: AgentWaits) -> list[Subject]:
     for member in members:
         known = waits.known.get(member.process.pid)
         if known is not None:
-            rates = {
-                tid: Rate(each.since_ns, each.cpu_share, each.busy_share, each.switches_per_s)
-                for tid, each in known.threads.items()
-            }
-            found.append(Subject(member.process, known.sample, rates))
+            found.append(Subject(member.process, known.sample, known.rates()))
     return found
 
 

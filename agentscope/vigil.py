@@ -17,7 +17,7 @@ from agentscope.evidence import HangScene
 from agentscope.examination import Examination, SyscallProfile
 from agentscope.examination.cgroups import CgroupReading
 from agentscope.examination.deepen import deepen, sample_stacks, with_native
-from agentscope.examination.look import Circumstances, Job, Rate, SampleOf, Subject, look_at
+from agentscope.examination.look import Circumstances, Job, SampleOf, Subject, look_at
 from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
 from agentscope.pipeline import Pipeline, now_ns
@@ -246,7 +246,7 @@ class Vigil:
     def close_incident(self, watched: Watched, at_ns: int, outcome: str) -> None:
         """Tell that a hang is over."""
         closed = IncidentClosed(at_ns=at_ns, incident=watched.incident or "", agent=watched.waits.agent, outcome=outcome)
-        watched.incident, watched.waits.hung = None, None
+        watched.incident, watched.waits.hung, watched.clear_looks = None, None, 0
         self.pipeline.sink(closed)
 
     # --- what a look is given ----------------------------------------------------------------------------------------------
@@ -262,11 +262,8 @@ class Vigil:
             member = watched.members.get(pid)
             if member is None:
                 continue
-            rates = {
-                tid: Rate(each.since_ns, each.cpu_share, each.busy_share, each.switches_per_s)
-                for tid, each in known.threads.items()
-            }
-            found.append((not member.on_agent_line, -depth_of(member), pid, Subject(member.process, known.sample, rates)))
+            subject = Subject(member.process, known.sample, known.rates())
+            found.append((not member.on_agent_line, -depth_of(member), pid, subject))
         found.sort(key=lambda each: each[:3])
         return [subject for *_, subject in found[:MEMBERS_LOOKED_AT]]
 

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from agentscope.examination import Examination
+from agentscope.examination.look import Rate
 from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, same_wait, waits_of
 from agentscope.model import Agent, ProcessSample, ThreadSample
 
@@ -41,6 +42,12 @@ class Known:
     at_ns: int
     threads: dict[int, Still] = field(default_factory=dict)
     calm: bool = False  # the last sample changed nothing, and its rates say so
+
+    def rates(self) -> dict[int, Rate]:
+        """What each thread did lately, as a look is told it."""
+        return {
+            tid: Rate(each.since_ns, each.cpu_share, each.busy_share, each.switches_per_s) for tid, each in self.threads.items()
+        }
 
 
 @dataclass
