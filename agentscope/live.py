@@ -172,7 +172,7 @@ class Live:
                 if event.ppid in self.members:
                     self.pipeline.tell(event)
                 else:
-                    self.engine.unwatch(event.pid)
+                    self.engine.unwatch(event.pid, event.at_ns)
             elif isinstance(event, Lost) or getattr(event, "pid", None) in self.members:
                 self.pipeline.tell(event)
 
@@ -202,7 +202,7 @@ class Live:
             return
         because = next((why for target in self.targets if (why := matches(target, event))), None)
         if because is None or event.pid in self.own or self.is_our_check(event):
-            self.engine.unwatch(event.pid)
+            self.engine.unwatch(event.pid, event.at_ns)
         else:
             self.engine.watch(event.pid)  # what it was before this exec may have been turned down, after the exec
             self.know_python((event,))
@@ -248,7 +248,7 @@ class Live:
         if not self.capturing and seen.stderr not in {"file", "closed"}:
             self.capturing = True
             self.engine.capture_words(True)
-            self.pipeline.words_missing = ""  # from now on, no words means that it wrote none
+            self.pipeline.words_since_ns = now_ns()  # from now on, no words means that it wrote none
 
     # --- the pulse ----------------------------------------------------------------------------------------------------------
 
@@ -325,7 +325,7 @@ class Live:
         if self.capturing and self.words_idle >= WORDS_IDLE_PULSES:
             self.capturing = False
             self.engine.capture_words(False)
-            self.pipeline.words_missing = NOT_ATTACHED
+            self.pipeline.words_since_ns = None
 
     async def run_until(self, stop: asyncio.Event, for_s: float | None) -> None:
         """Watch until `stop` is set or `for_s` seconds have passed."""

@@ -15,6 +15,7 @@ from agentscope.errors import CannotWrite
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
+from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
@@ -39,6 +40,7 @@ Sink = Callable[[AnyEvent], None]
 LOG_LINES_KEPT = 4000
 LOG_LINES_READ = 1500  # one OOM report is about 80 lines; several may stand between a death and its report
 TOLD_KEPT = 4096
+ATTACHED_LATE = "its stderr is not a file, and it may have written before the write probe was attached"
 
 
 def now_ns() -> int:
@@ -69,6 +71,7 @@ class Pipeline:
         self.marks = Marks(ledger.folder.parent) if ledger is not None else None
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
         self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
+        self.words_since_ns: int | None = None  # since when the write probe hears what goes to no file
         classify({})  # loads every cause and kind of evidence now, not at the first death
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
 
@@ -168,7 +171,10 @@ class Pipeline:
             tail = self.engine.take_words(end.pid)
             if tail is not None:
                 found = Words(text=tail[0], source="the write probe's tail of descriptors 1 and 2", written_ns=tail[1])
-        return found, "" if found else self.words_missing
+        since = self.words_since_ns
+        if found or (since is not None and (end.start_ns > since or end.at_ns > since + LONG_PAST_NS)):
+            return found, ""
+        return None, self.words_missing if since is None else ATTACHED_LATE
 
     def wrote_ns(self, pid: int) -> int | None:
         """When a living process last wrote to descriptors 1 or 2, as far as that is seen: the file's time, or the write probe's."""

@@ -285,6 +285,7 @@ struct status_key {
 
 /* value of map `watched`, keyed by tgid */
 struct watch {
+	__u64 execed_ns; /* when its program was started, if that was seen: never after `at_ns` of the record of it */
 	__u64 last_fault_ns;
 	__u32 faults;
 	__u32 flags;

@@ -4,9 +4,9 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-static __always_inline bool start_watching(__u32 pid)
+static __always_inline bool start_watching(__u32 pid, __u64 execed_ns)
 {
-	struct watch fresh = {};
+	struct watch fresh = { .execed_ns = execed_ns };
 	struct control *control_now;
 
 	if (!bpf_map_update_elem(&watched, &pid, &fresh, BPF_ANY))
@@ -25,7 +25,7 @@ int BPF_PROG(on_fork, struct task_struct *parent, struct task_struct *child)
 
 	if (pid != child->pid || !bpf_map_lookup_elem(&watched, &forker))
 		return 0;
-	start_watching(pid);
+	start_watching(pid, 0);
 	record = bpf_ringbuf_reserve(&ring, sizeof(*record), 0);
 	if (!record) {
 		count_lost_record();
@@ -49,17 +49,18 @@ int BPF_PROG(on_exec, struct task_struct *task, int old_pid, struct linux_binprm
 	struct exec_record *record;
 	struct watch *watch;
 	struct draft *draft;
-	__u64 arg_start, arg_end, length;
+	__u64 arg_start, arg_end, length, now_ns = bpf_ktime_get_boot_ns();
 	int packed;
 
 	watch = bpf_map_lookup_elem(&watched, &pid);
 	if (watch) {
 		/* what was said about the program before, and about the leader that de_thread() ended, is over */
 		watch->faults = watch->flags = 0;
+		watch->execed_ns = now_ns;
 	} else {
 		if (!control_now || !control_now->discover)
 			return 0;
-		start_watching(pid);
+		start_watching(pid, now_ns);
 	}
 	/* the new program has its interpreter, if any, elsewhere */
 	bpf_map_delete_elem(&python_by_pid, &pid);

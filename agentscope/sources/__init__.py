@@ -39,8 +39,8 @@ class Engine(Source, Protocol):
         """Report this process and its future descendants; a pid that is already gone is ignored."""
         ...
 
-    def unwatch(self, pid: int) -> None:
-        """Stop reporting this process."""
+    def unwatch(self, pid: int, at_ns: int) -> None:
+        """Stop reporting this process, unless it became another program after `at_ns`: that one is yet to be judged."""
         ...
 
     def watch_discovered(self, enabled: bool) -> None:

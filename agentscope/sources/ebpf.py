@@ -127,9 +127,12 @@ class CoreEngine:
         finally:
             os.close(descriptor)
 
-    def unwatch(self, pid: int) -> None:
-        """Stop reporting this process."""
+    def unwatch(self, pid: int, at_ns: int) -> None:
+        """Stop reporting this process, unless it became another program after `at_ns`: that one is yet to be judged."""
         key = struct.pack("<I", pid)
+        value = self._watched.get(key)
+        if value is not None and wire.WATCH.unpack_from(value)[0] > at_ns:
+            return
         self._watched.drop(key)
         self._python_by_pid.drop(key)
 
