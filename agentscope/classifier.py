@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from agentscope.causes import Cause, No, causes
+from agentscope.causes import Cause, No, causes_of
 from agentscope.evidence import Collected, Evidence, Missing, kinds
 from agentscope.model import Diagnosis, Finding, RuledOut
 
@@ -54,7 +54,8 @@ def classify(collected: Mapping[str, Collected]) -> Diagnosis:
     findings: list[Finding] = []
     ruled_out: list[RuledOut] = []
     not_checked: list[RuledOut] = []
-    for cause in causes().values():
+    # thread-waits can be had, or is missing, of all that lives, and of nothing that ended
+    for cause in causes_of(living="thread-waits" in collected).values():
         if not applies(cause, collected):
             continue
         answer = ask(cause, collected)

@@ -215,4 +215,4 @@ def warm() -> None:
     import agentscope.examination.deepen
     import agentscope.examination.sockets
 
-    agentscope.causes.causes()
+    agentscope.causes.causes_of(living=True)

@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,6 +26,7 @@ from agentscope.agents import (
 )
 from agentscope.config import Config
 from agentscope.evidence import MemorySample
+from agentscope.incidents import Tree
 from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine, Source
@@ -34,6 +35,8 @@ from agentscope.vigil import Vigil
 
 PULSE_S = 1.0
 HELD_CHECK_S = 0.05
+THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
+LONGEST_PAUSE_S = 3.0
 READS_AGAIN_A_SECOND = 4  # a hundred agents are read again within half a minute
 READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents may stop the drain or cost a core
 SLICE = 256  # events folded before the loop may do something else
@@ -66,6 +69,7 @@ class Live:
         self.reads_left = READS_A_SECOND
         self.capturing = False
         self.words_idle = 0
+        self.threads_due_ns = self.sampled_ns = 0
         self.tasks: list[asyncio.Task[None]] = []
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
@@ -253,10 +257,10 @@ class Live:
     # --- the pulse ----------------------------------------------------------------------------------------------------------
 
     async def beat(self) -> None:
-        """Once a second, sample every agent."""
+        """Once a second, see what every agent uses."""
         while True:
             await asyncio.sleep(PULSE_S)
-            self.pulse(self.engine.sample())
+            self.pulse()
 
     def settle(self) -> None:
         """Decide ends that were held for a wrapper which went on."""
@@ -270,42 +274,67 @@ class Live:
         if self.pipeline.incidents.held and self.settling is None:
             self.settling = asyncio.get_running_loop().call_later(HELD_CHECK_S, self.settle)
 
-    def pulse(self, samples: Iterable[ProcessSample]) -> None:
+    def pulse(self) -> None:
         """What every agent uses: kept for the history, told as one event an agent."""
+        trees = list(self.pipeline.incidents.trees)
+        samples = self.sample_threads(trees)
+        rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
         now = now_ns()
         self.reads_left = READS_A_SECOND
-        by_pid = {sample.pid: sample for sample in samples}
-        cache = self.pipeline.cache
         self.read_again(now)
-        for tree in list(self.pipeline.incidents.trees):
-            living = [by_pid[pid] for pid in tree.live if pid in by_pid]
-            seen = cache.seen.get(tree.root.process.pid) if tree.root else None
-            limited = [cgroup for cgroup in (seen.cgroups if seen else ()) if cgroup.limit_bytes is not None]
-            binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
-            for sample in living:
-                cache.sample(sample.pid, MemorySample(at_ns=now, rss_bytes=sample.rss_bytes))
-            known = [sample.rss_bytes for sample in living if sample.rss_bytes is not None]
-            first = (tree.agent.pid, tree.agent.start_ns) not in self.vigil.agents
-            waits = self.vigil.sampled(tree, living, now)
-            self.pipeline.tell(
-                Pulse(
-                    at_ns=now,
-                    agent_pid=tree.agent.pid,
-                    agent_start_ns=tree.agent.start_ns,
-                    state=waits.state(now),
-                    rss_bytes=sum(known) if known else None,
-                    cpu_percent=None if first else round(100 * waits.cpu_share, 1),
-                    threads=sum(len(sample.threads) for sample in living),
-                    cgroup_bytes=binding.usage_bytes if binding else None,
-                    limit_bytes=binding.limit_bytes if binding else None,
-                    limit_path=binding.path if binding else None,
-                )
-            )
+        if samples is not None:
+            self.sampled_ns = now
+            by_pid = {sample.pid: sample for sample in samples}
+            for tree in trees:
+                self.vigil.sampled(tree, [by_pid[pid] for pid in tree.live if pid in by_pid], now)
+        for tree in trees:
+            self.tell_use(tree, rss, now)
         self.vigil.beat(now)
         self.rest_words()
         if self.pipeline.marks is not None:
             for says in self.pipeline.marks.beat(now):
                 self.pipeline.sink(Lost(at_ns=now, source="baseline", count=1, says=says))
+
+    def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
+        """All threads of all agents, where that is due: every second, but of many threads a third of a thousand a second.
+
+        No patience needs more: it is at least ten of these pauses. Memory is read every second, whatever the number of threads.
+        """
+        known = self.vigil.agents
+        if now_ns() < self.threads_due_ns and all((tree.agent.pid, tree.agent.start_ns) in known for tree in trees):
+            return None
+        samples = self.engine.sample()
+        threads = sum(len(sample.threads) for sample in samples)
+        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, self.vigil.waits.patience_s / 10, LONGEST_PAUSE_S))
+        self.threads_due_ns = now_ns() + int((pause_s - PULSE_S / 2) * 1e9)
+        self.vigil.interval_s = pause_s
+        return samples
+
+    def tell_use(self, tree: Tree, rss: Mapping[int, int | None], now: int) -> None:
+        """One agent's pulse; what its threads do is that of their last sample."""
+        cache = self.pipeline.cache
+        seen = cache.seen.get(tree.root.process.pid) if tree.root else None
+        limited = [cgroup for cgroup in (seen.cgroups if seen else ()) if cgroup.limit_bytes is not None]
+        binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+        living = {pid: rss[pid] for pid in tree.live if pid in rss}
+        for pid, rss_bytes in living.items():
+            cache.sample(pid, MemorySample(at_ns=now, rss_bytes=rss_bytes))
+        known = [rss_bytes for rss_bytes in living.values() if rss_bytes is not None]
+        waits = self.vigil.agents[(tree.agent.pid, tree.agent.start_ns)].waits
+        self.pipeline.sink(  # no fold asks for it
+            Pulse(
+                at_ns=now,
+                agent_pid=tree.agent.pid,
+                agent_start_ns=tree.agent.start_ns,
+                state=waits.state(now),
+                rss_bytes=sum(known) if known else None,
+                cpu_percent=None if waits.watched_since_ns == self.sampled_ns else round(100 * waits.cpu_share, 1),
+                threads=sum(len(process.sample.threads) for process in waits.known.values()),
+                cgroup_bytes=binding.usage_bytes if binding else None,
+                limit_bytes=binding.limit_bytes if binding else None,
+                limit_path=binding.path if binding else None,
+            )
+        )
 
     def read_again(self, now: int) -> None:
         """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
@@ -339,6 +368,8 @@ class Live:
 def warm() -> None:
     """Load the readers and the unwinder now, beside the loop: compiling their patterns at the first death would cost 0.1 s."""
     from agentscope.readers import read
+    from agentscope.readers.kernel_fault import read_fault_lines
+    from agentscope.readers.kernel_oom import read_oom_reports
     from agentscope.symbols import elf, owner, unwind  # noqa: F401 - loading it is the purpose
 
     for line in Path("/proc/self/maps").read_text().splitlines():
@@ -346,4 +377,7 @@ def warm() -> None:
         if " r-xp " in line and path.endswith(("libc.so.6", "/bin/python3.11")):
             elf.warm(f"/{path}")
             owner.owner_of(f"/{path}")
+    kernel = ("a[1]: segfault at 0 ip 0 sp 0 error 4", "Out of memory: Killed process 1 (a) total-vm:1kB, anon-rss:1kB")
+    read_fault_lines(kernel)
+    read_oom_reports(kernel)
     read("Traceback (most recent call last):\nKeyError: 1\n")

@@ -6,10 +6,11 @@ Live (`live.py` brings events from the kernel) and on a recording (`replay`, bel
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from agentscope.causes import causes
 from agentscope.classifier import classify
 from agentscope.errors import CannotWrite
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
@@ -19,7 +20,6 @@ from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
-from agentscope.marks import Marks
 from agentscope.model import (
     AgentGone,
     AnyEvent,
@@ -35,6 +35,9 @@ from agentscope.model import (
 from agentscope.record import Recorder
 from agentscope.sources import Engine
 from agentscope.symbols.signals import signal_name
+
+if TYPE_CHECKING:
+    from agentscope.marks import Marks
 
 Sink = Callable[[AnyEvent], None]
 LOG_LINES_KEPT = 4000
@@ -68,11 +71,11 @@ class Pipeline:
         self.incidents = Incidents()
         self.recorder = Recorder(boot_id(), boot_wall_ns())
         self.cache = LastSeenCache(self.recorder.boot_wall_ns)
-        self.marks = Marks(ledger.folder.parent) if ledger is not None else None
+        self.marks = marks_in(ledger.folder.parent) if ledger is not None else None
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
         self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
         self.words_since_ns: int | None = None  # since when the write probe hears what goes to no file
-        classify({})  # loads every cause and kind of evidence now, not at the first death
+        causes()  # loads every cause and kind of evidence now, not at the first death
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
 
     def tell(self, event: AnyEvent) -> None:
@@ -197,6 +200,13 @@ class Pipeline:
             self.ledger.append(line)
         except CannotWrite as error:
             self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
+
+
+def marks_in(state: Path) -> "Marks":
+    """The marks kept in this state directory; loaded here, since a one-shot report has none."""
+    from agentscope.marks import Marks
+
+    return Marks(state)
 
 
 def replay(events: Iterable[AnyEvent], sink: Sink) -> None:

@@ -9,6 +9,7 @@ import re
 import socket
 import typing
 from collections.abc import Iterator
+from functools import lru_cache
 
 import msgspec
 
@@ -128,10 +129,16 @@ def subject_of(event: AnyEvent) -> str | None:
     return None if pid is None else f"pid/{pid}"
 
 
+@lru_cache(4)
+def second(wall_s: int) -> str:
+    """RFC 3339 in UTC without a fraction; a hundred pulses are of one second."""
+    return dt.datetime.fromtimestamp(wall_s, tz=dt.UTC).strftime("%Y-%m-%dT%H:%M:%S")
+
+
 def timestamp(wall_ns: int) -> str:
     """RFC 3339 in UTC with microseconds, from nanoseconds since 1970."""
-    moment = dt.datetime.fromtimestamp(wall_ns / 1e9, tz=dt.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    wall_s, rest_ns = divmod(wall_ns, 1_000_000_000)
+    return f"{second(wall_s)}.{rest_ns // 1000:06d}Z"
 
 
 class Recorder:

@@ -22,7 +22,7 @@ from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources.active import Probes
-from agentscope.waits import SEEN_BY_PROFILE, AgentWaits, Waits, words_of_seconds
+from agentscope.waits import BUSY, SEEN_BY_PROFILE, AgentWaits, Waits, words_of_seconds
 
 PROFILE_S = 2.5
 THREADS = 4  # most of their time is waiting: for a stack taker, for the tenth of a second that a holder is watched
@@ -150,7 +150,7 @@ class Vigil:
         loop = asyncio.get_running_loop()
         jobs = [(watched, self.job(watched)) for watched in due]
         seen = await loop.run_in_executor(self.threads, look_at_all, jobs, self.sample_of)
-        profiled: list[tuple[Watched, Examination]] = []
+        profiled: list[tuple[Watched, Examination, bool]] = []
         suspects: list[tuple[Watched, Examination]] = []
         for watched, found in seen:
             if not found.processes:
@@ -162,7 +162,7 @@ class Vigil:
                 if watched.clear_looks >= CLEAR_LOOKS:
                     self.recovered(watched, found)
             elif self.profiling is None and self.waits.wants_profile(watched.waits, found):
-                profiled.append((watched, found))
+                profiled.append((watched, found, bool(reasons)))
             elif watched.incident is not None:
                 continue
             elif reasons:
@@ -179,29 +179,34 @@ class Vigil:
         loop = asyncio.get_running_loop()
         deeper = await loop.run_in_executor(self.threads, deepen, found, before)
         scene = self.scene(watched, deeper)
-        if scene is not None and not deeper.native and self.pipeline.suspicion(scene, found.patience_s / 2) is not None:
+        suspect = self.pipeline.suspicion(scene, found.patience_s / 2) if scene is not None else None
+        if suspect is not None and not deeper.native:
             deeper = await loop.run_in_executor(self.threads, with_native, deeper, self.registers)
         watched.examined, watched.samples = deeper, samples
-        self.judge(watched, deeper)
+        self.judge(watched, deeper, suspect)
 
-    async def profile(self, wanted: Sequence[tuple[Watched, Examination]]) -> None:
-        """Trace the system calls of these agents for a few seconds, sample their busy threads meanwhile, and judge."""
+    async def profile(self, wanted: Sequence[tuple[Watched, Examination, bool]]) -> None:
+        """Trace the system calls of these agents for a few seconds, sample their busy threads meanwhile, and judge.
+
+        With each goes whether the look before it found something outstanding.
+        """
         engine = self.pipeline.engine
         if engine is None:
             return
         loop = asyncio.get_running_loop()
-        pids = [process.pid for _, found in wanted for process in found.processes]
+        pids = [process.pid for _, found, _ in wanted for process in found.processes]
         engine.begin_profile(pids)
         try:
             samples = loop.run_in_executor(
-                self.threads, sample_stacks, [found for _, found in wanted], self.registers, PROFILE_S
+                self.threads, sample_stacks, [found for _, found, _ in wanted], self.registers, PROFILE_S
             )
             await asyncio.sleep(PROFILE_S)
             taken = await samples
         finally:
             profile = engine.end_profile()
         # looked at again, so that what is said is of one moment: the end of the profile
-        jobs = [(watched, self.job(watched)) for watched, _ in wanted]
+        worth = [watched for watched, found, owed in wanted if owed or not uneventful(watched, found, profile)]
+        jobs = [(watched, self.job(watched)) for watched in worth]
         for watched, found in await loop.run_in_executor(self.threads, look_at_all, jobs, self.sample_of):
             if not found.processes:
                 continue
@@ -221,16 +226,20 @@ class Vigil:
         """The user registers of the threads of a process, from the engine; nothing where it cannot tell."""
         return self.pipeline.engine.registers(pid) if self.pipeline.engine is not None else {}
 
-    def judge(self, watched: Watched, seen: Examination) -> None:
-        """Let the causes say whether what is outstanding is a hang, or still is."""
+    def judge(self, watched: Watched, seen: Examination, suspect: str | None) -> None:
+        """Let the causes say whether what is outstanding is a hang, or still is; `suspect` is what it would be with half the patience.
+
+        What is none with half of the patience is none with all of it; only what the owner has asked for can say otherwise.
+        """
         scene = self.scene(watched, seen)
         if scene is None:
             return
-        found = self.pipeline.hang(scene, already=watched.incident)
+        possible = suspect is not None or seen.health is not None or seen.progress is not None
+        found = self.pipeline.hang(scene, already=watched.incident) if possible else None
         if found is None:
             if watched.incident is not None:
                 self.recovered(watched, seen)
-            self.waits.cleared(watched.waits, seen, self.pipeline.suspicion(scene, seen.patience_s / 2))
+            self.waits.cleared(watched.waits, seen, suspect)
             self.tell_change(watched, now_ns())
         elif watched.incident is None:
             watched.incident, watched.hung_since_ns = found.incident, seen.at_ns
@@ -308,6 +317,14 @@ def look_at_all(jobs: Sequence[tuple[Watched, Job]], sample_of: SampleOf) -> lis
     for (watched, _), look in zip(jobs, looks, strict=True):
         watched.cgroup = look.cgroup
     return [(watched, look.seen) for (watched, _), look in zip(jobs, looks, strict=True)]
+
+
+def uneventful(watched: Watched, found: Examination, profile: SyscallProfile | MissingEvidence) -> bool:
+    """Whether an agent need not be examined after its profile: it only wakes now and then; nothing fails, and nothing burns."""
+    if isinstance(profile, MissingEvidence) or watched.incident is not None or watched.waits.suspect is not None:
+        return False
+    busy = any((thread.busy_share or 0.0) >= BUSY for process in found.processes for thread in process.threads)
+    return not busy and not of_processes(profile, {process.pid for process in found.processes}).shows_failures()
 
 
 def of_processes(profile: SyscallProfile, pids: set[int]) -> SyscallProfile:

@@ -8,7 +8,7 @@ a clock may run. Whether that is a hang, or will be one if it goes on (*suspect*
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from agentscope.examination import Examination
+from agentscope.examination import Examination, Thread
 from agentscope.examination.look import Rate
 from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, same_wait, waits_of
 from agentscope.model import Agent, ProcessSample, ThreadSample
@@ -57,6 +57,7 @@ class AgentWaits:
     agent: Agent
     watched_since_ns: int
     known: dict[int, Known] = field(default_factory=dict)
+    again_ns: int = 0  # when it is looked at whatever its threads do
     next_look_ns: int = 0
     last_look_ns: int | None = None
     clean_looks: int = 0
@@ -117,7 +118,8 @@ class Waits:
         key = (agent.pid, agent.start_ns)
         found = self.agents.get(key)
         if found is None:
-            found = self.agents[key] = AgentWaits(agent, now_ns, next_look_ns=now_ns + self.patience_ns // 2, changed_ns=now_ns)
+            found = self.agents[key] = AgentWaits(agent, now_ns, again_ns=now_ns + self.patience_ns // 2, changed_ns=now_ns)
+            found.next_look_ns = found.again_ns
         return found
 
     def keep_only(self, agents: Iterable[Agent]) -> None:
@@ -141,7 +143,7 @@ class Waits:
                 del waits.known[pid]
             waits.cpu_share = sum(still.cpu_share for known in waits.known.values() for still in known.threads.values())
             waits.changed_ns = now_ns
-            self.schedule(waits, now_ns)
+            self.schedule(waits)
         return waits
 
     def fold(self, waits: AgentWaits, known: Known | None, sample: ProcessSample, now_ns: int) -> bool:
@@ -161,13 +163,14 @@ class Waits:
         known.sample, known.at_ns, known.threads, known.calm = sample, now_ns, threads, same
         return True
 
-    def schedule(self, waits: AgentWaits, now_ns: int) -> None:
-        """An agent that did something is looked at when it could have been still for half of the patience; a well one less often."""
-        pause_ns = self.patience_ns * min(max(1, waits.clean_looks), CLEAN_LOOKS)
-        earliest = now_ns + self.patience_ns // 2
-        if waits.last_look_ns is not None:
-            earliest = max(earliest, waits.last_look_ns + (self.patience_ns // 2 if waits.suspect else pause_ns))
-        waits.next_look_ns = min(waits.next_look_ns, earliest)
+    def schedule(self, waits: AgentWaits) -> None:
+        """A look is due when a thread has been still for half of the patience in a wait that no look has judged; else by and by."""
+        half_ns = self.patience_ns // 2
+        judged_ns = waits.last_look_ns - half_ns if waits.last_look_ns is not None else -1
+        fresh = [
+            each.since_ns for known in waits.known.values() for each in known.threads.values() if each.since_ns > judged_ns
+        ]
+        waits.next_look_ns = min(waits.again_ns, min(fresh) + half_ns) if fresh else waits.again_ns
 
     def due(self, now_ns: int) -> list[AgentWaits]:
         """The agents whose time for a look has come."""
@@ -184,12 +187,11 @@ class Waits:
         current = {(each.inode, each.kind) for each in owed}
         waits.first_seen = {key: at for key, at in waits.first_seen.items() if key in current}
         reasons = outstanding(seen, all_waits, owed, self.patience_s / 2)
-        if not reasons:
-            waits.suspect = None
-        waits.clean_looks = 0 if reasons else waits.clean_looks + 1
-        quiet_s = (now_ns - waits.changed_ns) / 1e9
-        pause_s = self.patience_s / 2 if reasons else min(max(self.patience_s, 2 * quiet_s), LOOK_AGAIN_S)
-        waits.next_look_ns = now_ns + int(pause_s * 1e9)
+        if reasons:
+            waits.again_ns = now_ns + self.patience_ns // 2
+            self.schedule(waits)
+        else:
+            self.rest(waits, now_ns)
         return reasons
 
     def cleared(self, waits: AgentWaits, seen: Examination, suspect: str | None) -> None:
@@ -197,9 +199,21 @@ class Waits:
         waits.suspect = suspect
         if suspect in SEEN_BY_PROFILE:
             waits.profiled_ns, waits.profile_pause_s = None, 0.0  # so that the next look can see it again
-        quiet_s = (seen.at_ns - waits.changed_ns) / 1e9
-        pause_s = self.patience_s / 2 if suspect else min(max(self.patience_s, quiet_s / 2), LOOK_AGAIN_S)
-        waits.next_look_ns = seen.at_ns + int(pause_s * 1e9)
+        if suspect is None:
+            self.rest(waits, seen.at_ns)
+        else:
+            waits.clean_looks = 0
+            waits.again_ns = seen.at_ns + self.patience_ns // 2
+            self.schedule(waits)
+
+    def rest(self, waits: AgentWaits, now_ns: int) -> None:
+        """Nothing is wrong with it: unless a thread comes to be still, the next look has time, the more the oftener that was so."""
+        waits.suspect = None
+        waits.clean_looks += 1
+        quiet_s = (now_ns - waits.changed_ns) / 1e9
+        pause_s = max(self.patience_s * min(waits.clean_looks, CLEAN_LOOKS), 2 * quiet_s)
+        waits.again_ns = now_ns + int(min(pause_s, max(self.patience_s, LOOK_AGAIN_S)) * 1e9)
+        self.schedule(waits)
 
     def wants_profile(self, waits: AgentWaits, seen: Examination) -> bool:
         """Whether its system calls are worth a few seconds of tracing: it is awake, and what it does cannot be seen otherwise."""
@@ -259,7 +273,7 @@ def outstanding(seen: Examination, waits: Sequence[Wait], owed: Sequence[Obligat
     ]
     for wait in waits:
         process = seen.process(wait.pid)
-        if process is None or process.tracer is not None or (wait.for_s or 0.0) < after_s:
+        if process is None or process.tracer is not None or (wait.for_s or 0.0) < after_s or waits_for_work(wait, seen):
             continue
         child = seen.process(wait.child) if wait.child is not None else None
         busy_child = child is not None and cpu_of(child) >= 0.05
@@ -277,8 +291,23 @@ def outstanding(seen: Examination, waits: Sequence[Wait], owed: Sequence[Obligat
     return tuple(says for _, says in sorted(found, key=lambda each: -(each[0] or 0.0)))
 
 
+def waits_for_work(wait: Wait, seen: Examination) -> bool:
+    """Whether it reads its standard input, a pipe that somebody outside of its tree has open for writing, as a tool server does."""
+    thread = thread_of(wait, seen)
+    if wait.kind != "pipe" or thread is None or thread.call is None or thread.call.descriptors != (0,):
+        return False
+    tree = {process.pid for process in seen.processes}
+    pipes = [pipe for inode in wait.pipes if (pipe := seen.pipe(inode)) is not None]
+    return any(end.pid not in tree for pipe in pipes for end in pipe.writers)
+
+
+def thread_of(wait: Wait, seen: Examination) -> Thread | None:
+    """The thread of a wait."""
+    process = seen.process(wait.pid)
+    return next((each for each in process.threads if each.tid == wait.tid), None) if process else None
+
+
 def busy(wait: Wait, seen: Examination) -> bool:
     """Whether the thread of this wait uses a whole CPU."""
-    process = seen.process(wait.pid)
-    thread = next((each for each in process.threads if each.tid == wait.tid), None) if process else None
+    thread = thread_of(wait, seen)
     return thread is not None and (thread.busy_share or 0.0) >= BUSY

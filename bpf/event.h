@@ -296,7 +296,7 @@ struct control {
 	__u64 lost_records; /* the ring was full */
 	__u64 lost_watches; /* the map `watched` was full: a process and its descendants go unseen */
 	__u32 discover;
-	__u32 reserved;
+	__u32 leaders_only; /* the next pass of the sample tells processes, not their threads */
 };
 
 /* value of map `tails`, keyed by tgid: a ring of WORDS_BYTES and room for one write to run over its end */

@@ -208,7 +208,42 @@ def test_a_suspect_is_looked_at_again_after_half_of_the_patience():
     assert kept.label() == "suspect(stuck-io) 10.0.0.2:443"
 
 
+def test_a_still_thread_brings_the_look_of_a_well_agent_forward():
+    """An agent that was found well often enough to be left alone is looked at as soon as a thread has been still long enough."""
+    waits = Waits(30)
+    kept = sampled(waits, process(thread(NANOSLEEP, at_s=10)), 10)
+    for at_s in (25, 60, 120, 200):
+        waits.looked(kept, look(blocked("clock_nanosleep", timeout_s=1.0), at_s=at_s))
+    assert kept.again_ns == (200 + 120) * SECOND
+    stuck = thread(at_s=210, voluntary_switches=1)
+    sampled(waits, process(stuck), 211)
+    assert waits.due(224 * SECOND) == []
+    assert waits.due(225 * SECOND) == [kept]
+    waits.looked(kept, look(blocked("recvfrom", 3, since_s=210), at_s=225, descriptors=(SOCKET,), sockets=(tcp(),)))
+    assert waits.due(239 * SECOND) == []
+
+
+def test_a_thread_that_wakes_every_second_brings_no_look_forward():
+    """Whoever is never still for half of the patience is looked at by and by."""
+    waits = Waits(30)
+    kept = sampled(waits, process(thread(FUTEX, at_s=10)), 10)
+    waits.looked(kept, look(blocked("clock_nanosleep", timeout_s=1.0), at_s=25))
+    for second in range(26, 26 + 25):
+        sampled(waits, process(thread(FUTEX, at_s=second, voluntary_switches=second)), second)
+        assert waits.due(second * SECOND) == []
+
+
 # --- what is outstanding ----------------------------------------------------------------------------------------------------
+
+
+INPUT = Descriptor(number=0, kind="pipe", target="pipe", inode=8)
+
+
+@pytest.mark.parametrize(("writer", "waits"), [(Holder(pid=5, comm="ide"), False), (Holder(pid=PID, comm="a"), True)])
+def test_a_server_that_reads_its_standard_input_waits_for_work(writer: Holder, waits: bool):
+    """As long as somebody outside of it can write there; who holds the only other end itself will never read a byte."""
+    pipe = Pipe(inode=8, path=None, held_bytes=0, capacity_bytes=65536, readers=(Holder(pid=PID, comm="a"),), writers=(writer,))
+    assert bool(reasons(look(blocked("read", 0), descriptors=(INPUT,), pipes=(pipe,)))) is waits
 
 
 def reasons(seen: Examination, after_s: float = 15) -> tuple[str, ...]:

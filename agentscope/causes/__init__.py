@@ -52,13 +52,25 @@ def needs_of(match: Callable[..., Finding | No]) -> dict[str, tuple[str, bool]]:
     return found
 
 
-@cache
 def causes() -> Mapping[str, Cause]:
     """Every cause, by slug: the folder is the list."""
+    return causes_of(living=True) | causes_of(living=False)
+
+
+@cache
+def causes_of(*, living: bool) -> dict[str, Cause]:
+    """The causes of what lives and does not get on, class `hang`, or of how something ended, every other class."""
+    found: dict[str, Cause] = {}
+    for folder in pkgutil.iter_modules(__path__):
+        if (folder.name == "hang") is living:
+            found |= _of_class(folder.name)
+    return found
+
+
+def _of_class(name: str) -> dict[str, Cause]:
+    package = importlib.import_module(f"{__name__}.{name}")
     found = {}
-    for module in pkgutil.walk_packages(__path__, f"{__name__}."):
-        if module.ispkg:
-            continue
+    for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         loaded = importlib.import_module(module.name)
         slug = "/".join(module.name.split(".")[-2:]).replace("_", "-")
         found[slug] = Cause(slug, (loaded.__doc__ or "").strip(), loaded.match, needs_of(loaded.match))

@@ -254,6 +254,12 @@ class StatusCount(Value, frozen=True):
     count: int
 
 
+# Failing so is how calls say "not yet", or "not here": no sign of anything gone wrong.
+NOT_YET = frozenset(
+    {"EAGAIN", "EWOULDBLOCK", "EINTR", "ETIMEDOUT", "EINPROGRESS", "ERESTARTSYS", "ECHILD", "ERESTART_RESTARTBLOCK"}
+)
+
+
 class SyscallProfile(Value, frozen=True):
     """What the agent's processes called during `seconds`, from raw_syscalls attached for just that long; what was lost is counted."""
 
@@ -263,6 +269,11 @@ class SyscallProfile(Value, frozen=True):
     statuses: tuple[StatusCount, ...] = ()
     written_bytes: dict[int, int] = {}  # pid -> bytes written to descriptors 1 and 2
     lost: int = 0  # calls that no table had room for
+
+    def shows_failures(self) -> bool:
+        """Whether a call could have failed again and again: who connects nowhere, is answered nothing and fails at nothing did not."""
+        failing = any(each.error not in {None, *NOT_YET} and each.count >= self.seconds for each in self.calls)
+        return failing or bool(self.connects or self.statuses or self.lost)
 
 
 class SampledPlace(Value, frozen=True):

@@ -7,6 +7,7 @@ Documentation/admin-guide/cgroup-v1/{freezer-subsystem,memory}.rst, scheduler/sc
 
 import time
 from collections.abc import Iterator
+from functools import lru_cache
 from pathlib import Path
 
 from agentscope.examination import CgroupState
@@ -149,13 +150,29 @@ class _Folder(Value, frozen=True):
 
 def _folder(root: Path, controller: str, path: str) -> _Folder | None:
     """The folder of a cgroup in the hierarchy of a controller; None where that is not mounted."""
+    try:
+        place = _hierarchy(root, controller)
+    except LookupError:
+        return None
+    path = path.rstrip("/")
+    return _Folder(place=f"{place}{path}", path=path or "/")
+
+
+@lru_cache(64)
+def _hierarchy(root: Path, controller: str) -> str:
+    """Where the hierarchy of a controller is mounted.
+
+    Raises:
+        LookupError: nowhere; this is not remembered, since it may be mounted later.
+    """
     if controller == _V2:
         places = [root] if (root / "cgroup.controllers").exists() else [root / "unified"]
     else:
         places = [root / controller, *root.glob(f"*,{controller}"), *root.glob(f"{controller},*")]
     place = next((str(each) for each in places if each.is_dir()), None)
-    path = path.rstrip("/")
-    return None if place is None else _Folder(place=f"{place}{path}", path=path or "/")
+    if place is None:
+        raise LookupError(controller)
+    return place
 
 
 # --- what each controller tells ------------------------------------------------------------------------------------------

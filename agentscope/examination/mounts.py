@@ -5,6 +5,7 @@ fdinfo is read first, which the kernel answers from its own memory: mount number
 looked up in mountinfo (proc_pid_mountinfo(5)), and only files of kernel-made or local file systems are asked.
 """
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from agentscope.examination.proc import read_proc, status_field
@@ -69,6 +70,7 @@ class Mounts:
         return self._known.get(opened.mount)
 
 
+@lru_cache(8)  # agents mostly see the same mounts
 def parse_mountinfo(text: bytes) -> dict[int, Mount]:
     """Lines "36 35 98:0 /root /point options [tags] - kind source options": mount number to mount."""
     found: dict[int, Mount] = {}

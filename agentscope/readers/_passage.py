@@ -10,11 +10,13 @@ Every pattern here is anchored and bounded, so the cost is linear in the text.
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import cache
 from typing import Literal
 
 import msgspec
 
 from agentscope.model import Value
+from agentscope.readers._late import late
 
 MAX_TEXT = 256 * 1024
 MAX_LINE = 4096
@@ -43,14 +45,14 @@ _LEVELS: dict[str, Level] = {
 }
 _NAMES = r"TRACE|DEBUG|INFO|NOTICE|SUCCESS|WARN|WARNING|ERROR|SEVERE|EXCEPTION|CRITICAL|FATAL"
 
-_ESCAPES = re.compile(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)?|[@-Z\\^_]|[()][0-9A-B])")
-_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
-_NEWLINES = re.compile(r"\r\n|\n|\r|\x85|\u2028|\u2029")
+_ESCAPES = late(r"\x1b(?:\[[0-?]{0,64}[ -/]{0,8}[@-~]|\][^\x07\x1b]{0,512}(?:\x07|\x1b\\)?|[@-Z\\^_]|[()][0-9A-B])")
+_CONTROLS = late(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]")
+_NEWLINES = late(r"\r\n|\n|\r|\x85|\u2028|\u2029")
 
 # Each pattern may name groups: level, origin (syslog identifier), service (compose or worker name), stamp (a time was there);
 # one with `stamped` holds only after a time, else it would eat the words of a program.
 _PREFIXES = tuple(
-    re.compile(pattern)
+    late(pattern)
     for pattern in (
         r"\d{1,5},\d{1,20},\d{1,20},[^;\s]{1,64};",
         r"<\d{1,3}>",
@@ -80,15 +82,22 @@ _PREFIXES = tuple(
         r"(?P<service>(?!(?:" + _NAMES + r")\b)[A-Za-z0-9][\w.-]{0,62})\s{0,24}\|(?: |$)",
     )
 )
-_NAMED = tuple((pattern, frozenset(pattern.groupindex)) for pattern in _PREFIXES)
-_AFTER_STAMP = re.compile(
+
+
+@cache
+def _named() -> tuple[tuple[re.Pattern[str], frozenset[str]], ...]:
+    """The prefixes, each with the names of its groups."""
+    return tuple((pattern, frozenset(pattern.groupindex)) for pattern in _PREFIXES)
+
+
+_AFTER_STAMP = late(
     r"\s{0,4}(?:\[[\w .#:/-]{1,60}\]\s{1,4})?(?P<level>(?!FATAL ERROR)(?:" + _NAMES + r"))(?=[\s\[:])[\s:]{1,8}", re.ASCII
 )
-_CALM_WORD = re.compile(r"(?P<level>INFO|DEBUG|TRACE|info|debug|verbose)(?:: |\s|\t)")
-_LEVEL_FIELD = re.compile(r"""(?:"level"\s{0,2}:\s{0,2}"|\blevel=|"severity"\s{0,2}:\s{0,2}")(?P<level>[A-Za-z]{4,9})\b""")
-_TAG = re.compile(r"\[[^\[\]\s][^\[\]]{0,40}\]:? ")
-_ACCESS = re.compile(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) [^"]{0,512}" [1-5]\d\d\b')
-_ENDING = re.compile(
+_CALM_WORD = late(r"(?P<level>INFO|DEBUG|TRACE|info|debug|verbose)(?:: |\s|\t)")
+_LEVEL_FIELD = late(r"""(?:"level"\s{0,2}:\s{0,2}"|\blevel=|"severity"\s{0,2}:\s{0,2}")(?P<level>[A-Za-z]{4,9})\b""")
+_TAG = late(r"\[[^\[\]\s][^\[\]]{0,40}\]:? ")
+_ACCESS = late(r'"(?:GET|POST|PUT|PATCH|DELETE|HEAD|OPTIONS) [^"]{0,512}" [1-5]\d\d\b')
+_ENDING = late(
     r"shut|exit|terminat|stopp|kill|died|\bdead\b|abort|fail|crash|restart|respawn|finish|clos|tear|clean|boot|bye|SIG[A-Z]{2}"
     r"|signal|disconnect|unreachable|trace|core dump|interrupt",
     re.IGNORECASE,
@@ -235,7 +244,7 @@ def _line(raw: str, tag: str | None) -> Line:
 
 
 def _next_prefix(raw: str, position: int, *, stamped: bool, origin_known: bool) -> tuple[re.Match[str], frozenset[str]] | None:
-    for pattern, names in _NAMED:
+    for pattern, names in _named():
         if "stamped" in names and (not stamped or origin_known):
             continue
         match = pattern.match(raw, position)

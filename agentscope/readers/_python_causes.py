@@ -1,7 +1,6 @@
 """Which cause a Python exception names: by its type first, by its words where the type says little."""
 
-import re
-
+from agentscope.readers._late import late
 from agentscope.readers._tracebacks import Trace
 from agentscope.readers._words import cause_in, cause_of_signal
 
@@ -87,33 +86,33 @@ _NETWORK_HOMES = (
         "redis.exceptions.",
     ),
 )
-_NOT_NETWORK = re.compile(
+_NOT_NETWORK = late(
     r"JSONDecodeError|MissingSchema|InvalidURL|InvalidSchema|LocationParseError|UnsupportedProtocol|APIRemoved|LengthFinishReason"
     r"|ContentFilter|APIResponseValidation|OpenAIError|DataError|ResponseError\b|NoCredentials|ParamValidation|InvalidHeader"
     r"|HFValidationError|WatchError|LockError|UnicodeError|StreamConsumed|ProfileNotFound|NoRegion|CookieConflict"
 )
 _AMBIGUOUS = frozenset({"ConnectionError", "TimeoutError", "ReadTimeout", "HTTPError"})
 _GPU_TYPES = frozenset({"OutOfMemoryError", "OutOfMemoryException"})
-_NETWORK_CODE = re.compile(
+_NETWORK_CODE = late(
     r"[/\\](?:socket|ssl|selector_events|streams)\.py$|[/\\](?:httpx|httpcore|aiohttp|urllib3?|requests|openai|anthropic|grpc)[/\\]"
 )
 _SOCKET_TIMEOUTS = frozenset(
     {"timed out", *(f"The {what} operation timed out" for what in ("read", "write", "connect", "handshake"))}
 )
-_ERRNO = re.compile(r"\[Errno (\d{1,4})\]")
+_ERRNO = late(r"\[Errno (\d{1,4})\]")
 _NETWORK_ERRNOS = frozenset({100, 101, 102, 103, 104, 107, 110, 111, 112, 113, -2, -3})
-_API_GONE = re.compile(
+_API_GONE = late(
     r"module '[\w.]{1,200}' has no attribute|cannot import name|with minimum required version|is required for a normal functioning"
     r"|has been (?:removed|moved) (?:in|from|to) |requires? [\w.-]{1,60} ?[<>=!~]=? ?\d|[\w.-]{1,60}[<>=!~]=[\w.,<>=!]{1,60} is required"
     r"|No module named|was removed in (?:NumPy|pandas|Python|version)|no longer supported in version"
 )
-_NEW_SIGNATURE = re.compile(r"__init__\(\) got an unexpected keyword argument")
-_CIRCULAR = re.compile(r"partially initialized module|circular import|attempted relative import|most likely due to")
-_ATTRIBUTE_OF_MODULE = re.compile(r"module '([\w.]{1,200})' has no attribute")
+_NEW_SIGNATURE = late(r"__init__\(\) got an unexpected keyword argument")
+_CIRCULAR = late(r"partially initialized module|circular import|attempted relative import|most likely due to")
+_ATTRIBUTE_OF_MODULE = late(r"module '([\w.]{1,200})' has no attribute")
 PASSING = frozenset({"KeyboardInterrupt", "SystemExit", "CancelledError", "GeneratorExit"})
 # Exceptions of a parent that say by which signal its worker died: then that death is what happened.
 _CARRIERS = frozenset({"ProcessExitedException", "ChildFailedError", "WorkerLostError"})
-_CARRIED = re.compile(
+_CARRIED = late(
     r"[Ss]ignal \d{1,2} \((SIG[A-Z]{2,6})\)|terminated with signal (SIG[A-Z]{2,6})|killed by signal: ([A-Z][a-z]{2,20}(?: [a-z]{3,20})?)"
 )
 _CARRIED_WORDS = {
@@ -123,8 +122,8 @@ _CARRIED_WORDS = {
     "Aborted": "SIGABRT",
     "Terminated": "SIGTERM",
 }
-_RAISED = re.compile(r"finished raised (\w{1,80})")
-_FOLLOWS = re.compile(
+_RAISED = late(r"finished raised (\w{1,80})")
+_FOLLOWS = late(
     r"See root cause above|[Rr]oot cause|Engine core initialization failed|Engine (?:process|core|loop).{0,40}(?:fail|die|dead)"
     r"|Background loop has errored|can't create new thread at interpreter shutdown|died with <Signals|terminated abruptly"
     r"|cannot schedule new futures after|Event loop is closed|worker.{0,20} (?:died|failed)"

@@ -9,38 +9,38 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from agentscope.readers._late import late
+
 MAX_TRACES = 200
 MAX_STRANGERS = 40
 
 HEADER = "Traceback (most recent call last)"
-_FRAME = re.compile(
-    r'^[\s^C]{0,200}File "(?P<file>[^"\n]{0,1024})", line (?P<line>\d{1,9})(?:, in (?P<function>.{1,400}))?\s*$'
-)
-_EXCEPTION = re.compile(
+_FRAME = late(r'^[\s^C]{0,200}File "(?P<file>[^"\n]{0,1024})", line (?P<line>\d{1,9})(?:, in (?P<function>.{1,400}))?\s*$')
+_EXCEPTION = late(
     r"^(?:\^C)?(?P<type>[A-Za-z_]\w{0,120}(?:\.(?:\w{1,120}|<locals>)){0,12}(?:\([\w.]{1,120}\))?)(?::(?: (?P<message>.*))?)?$"
 )
-_KNOWN_ENDING = re.compile(
+_KNOWN_ENDING = late(
     r"(?:Error|Exception|Exit|Interrupt|Group|Iteration|Timeout|Expired|Refused|Failure|Fault|Cancelled|NotFound|Empty|Full|Closed"
     r"|Died|Warning|Abort|error|timeout|gaierror|Unreachable|Mismatch|Conflict)(?:\([\w.]{1,120}\))?$"
 )
-_CERTAIN = re.compile(r"^[A-Z_]\w{0,120}[a-z](?:Error|Exception|Interrupt|Exit|Group)$")
-_MARGIN = re.compile(r"^(?P<indent>\s{0,80})(?P<edge>[|+])(?P<rest>[ -].{0,4000}|)$")
-_GROUP_START = re.compile(r"^(?P<indent>\s{0,80})\+ Exception Group " + re.escape(HEADER))
-_RAISES = re.compile(r"^raise (?P<type>[A-Za-z_][\w.]{0,200})\(?")
-_REMOTE = re.compile(r"Remote ?Traceback")
-_CREATED = re.compile(r"Object created at \(most recent call last\)")
-_RICH_TOP = re.compile(r"^\s{0,80}[╭┌+][─━-]{1,400}.{0,4}" + re.escape(HEADER))
-_RICH_END = re.compile(r"^\s{0,80}[╰└+][─━-]{4,}")
-_RICH_FRAME = re.compile(r"^(?P<file>[^\s│|❱][^:\n]{0,400}):(?P<line>\d{1,9}) in (?P<function>\S{1,200})\s*$")
-_RICH_UNNAMED = re.compile(r"^in (?P<function>\S{1,200}):(?P<line>\d{1,9})$")
-_IPYTHON_TOP = re.compile(r"^(?P<type>[A-Za-z_][\w.]{0,200}) {2,}" + re.escape(HEADER) + r"\s*$")
-_IPYTHON_FRAME = re.compile(
+_CERTAIN = late(r"^[A-Z_]\w{0,120}[a-z](?:Error|Exception|Interrupt|Exit|Group)$")
+_MARGIN = late(r"^(?P<indent>\s{0,80})(?P<edge>[|+])(?P<rest>[ -].{0,4000}|)$")
+_GROUP_START = late(r"^(?P<indent>\s{0,80})\+ Exception Group " + re.escape(HEADER))
+_RAISES = late(r"^raise (?P<type>[A-Za-z_][\w.]{0,200})\(?")
+_REMOTE = late(r"Remote ?Traceback")
+_CREATED = late(r"Object created at \(most recent call last\)")
+_RICH_TOP = late(r"^\s{0,80}[╭┌+][─━-]{1,400}.{0,4}" + re.escape(HEADER))
+_RICH_END = late(r"^\s{0,80}[╰└+][─━-]{4,}")
+_RICH_FRAME = late(r"^(?P<file>[^\s│|❱][^:\n]{0,400}):(?P<line>\d{1,9}) in (?P<function>\S{1,200})\s*$")
+_RICH_UNNAMED = late(r"^in (?P<function>\S{1,200}):(?P<line>\d{1,9})$")
+_IPYTHON_TOP = late(r"^(?P<type>[A-Za-z_][\w.]{0,200}) {2,}" + re.escape(HEADER) + r"\s*$")
+_IPYTHON_FRAME = late(
     r"^(?:File (?P<file>[^\s:][^:\n]{0,400}):(?P<line>\d{1,9}),? in (?P<function>[^\s(]{1,200})"
     r"|(?:Cell )?(?P<cell>In ?\[\d{1,9}\]),? (?:line (?P<cell_line>\d{1,9})|in (?P<cell_function>.{1,120}?)(?:\(.{0,400})?$)"
     r"|(?:Input )(?P<input>In \[\d{1,9}\]), in (?P<input_function>.{1,120}?)(?:\(.{0,400})?$"
     r"|(?P<old>[~/<][^\n]{0,400}?) in (?P<old_function>[^\s(]{1,200})(?:\(.{0,400})?$)"
 )
-_IPYTHON_ARROW = re.compile(r"^-{1,8}> {0,8}(?P<line>\d{1,9})(?: |$)")
+_IPYTHON_ARROW = late(r"^-{1,8}> {0,8}(?P<line>\d{1,9})(?: |$)")
 CHAINED_DURING = "During handling of the above exception, another exception occurred"
 CHAINED_CAUSE = "The above exception was the direct cause of the following exception"
 

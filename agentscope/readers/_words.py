@@ -6,9 +6,11 @@ judged here; whether the program lived on is the reader's matter.
 
 import re
 
+from agentscope.readers._late import late
+
 # Order counts: the first that matches names the cause.
 _CAUSES: tuple[tuple[str, re.Pattern[str]], ...] = tuple(
-    (cause, re.compile(pattern, re.IGNORECASE))
+    (cause, late(pattern, re.IGNORECASE))
     for cause, pattern in (
         (
             "oom/gpu",
@@ -119,7 +121,7 @@ _SIGNAL_CAUSES = {
 }
 
 
-_STOP = re.compile(
+_STOP = late(
     r"Gracefully [Ss]topping|^\s{0,8}Stopping \S|Container \S{1,200}\s{1,4}Stopp|(?:docker|podman)(?: compose|-compose)? (?:stop|down|kill)\b"
     r"|Aborting on container exit|press Ctrl\+C again|container (?:stop|kill) |Killing \S{1,120} {1,4}\.\.\. done",
     re.MULTILINE,

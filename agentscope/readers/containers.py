@@ -5,35 +5,33 @@ code", `kubectl describe pod` (State, Last State), container statuses in YAML an
 is a SIGKILL of unknown origin, never memory; after a stop that was asked for it is nothing at all.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import asked_to_stop, cause_of_status, signal_of_status
 
 KINDS = frozenset({"docker", "k8s", "systemd", "kmsg"})
 
-_REASON = re.compile(r'^\s{0,80}(?:- )?"?[Rr]eason"?: {0,12}"?(?P<reason>[A-Z]\w{2,60})"?,?$')
-_EXIT = re.compile(r'^\s{0,80}(?:- )?"?[Ee]xit ?[Cc]ode"?: {0,12}(?P<code>-?\d{1,10}),?$')
-_SECTION = re.compile(
+_REASON = late(r'^\s{0,80}(?:- )?"?[Rr]eason"?: {0,12}"?(?P<reason>[A-Z]\w{2,60})"?,?$')
+_EXIT = late(r'^\s{0,80}(?:- )?"?[Ee]xit ?[Cc]ode"?: {0,12}(?P<code>-?\d{1,10}),?$')
+_SECTION = late(
     r'^\s{0,80}"?(?P<section>State|Last State|state|lastState|Last Termination State)"?: {0,12}(?P<value>[\w{]{0,20})'
 )
-_CONTAINER = re.compile(r"^\s{2,4}(?P<name>[a-z0-9][a-z0-9-]{0,62}):$")
-_INSPECT = re.compile(r'"OOMKilled": ?(?P<oom>true|false)')
-_COMPOSE = re.compile(
+_CONTAINER = late(r"^\s{2,4}(?P<name>[a-z0-9][a-z0-9-]{0,62}):$")
+_INSPECT = late(r'"OOMKilled": ?(?P<oom>true|false)')
+_COMPOSE = late(
     r"(?:^|\s)(?P<name>[\w./-]{1,120}?) (?:exited with code|exited \(|has exited with code) ?(?P<code>\d{1,3})\)?|exited with code (?P<code2>\d{1,3})$"
     r"|container (?:die|died) [^\n]{0,400}?exitCode=(?P<code3>\d{1,3})"
 )
-_PS = re.compile(r"\bExited \((?P<code>\d{1,3})\)")
-_EVICTED = re.compile(
+_PS = late(r"\bExited \((?P<code>\d{1,3})\)")
+_EVICTED = late(
     r"(?:The node was low on resource|node was low on resource): ?(?P<resource>[\w-]{1,40})|[Uu]sage of EmptyDir|ephemeral local storage usage exceeds"
 )
-_SYSTEM_OOM = re.compile(r"System OOM encountered, victim process: (?P<comm>[^,\n]{0,64}), pid: (?P<pid>\d{1,10})")
-_PROBE = re.compile(
-    r"[Ll]iveness probe failed|failed liveness probe, will be restarted|failed startup probe, will be restarted"
-)
+_SYSTEM_OOM = late(r"System OOM encountered, victim process: (?P<comm>[^,\n]{0,64}), pid: (?P<pid>\d{1,10})")
+_PROBE = late(r"[Ll]iveness probe failed|failed liveness probe, will be restarted|failed startup probe, will be restarted")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

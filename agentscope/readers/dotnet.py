@@ -8,20 +8,21 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, errno_in
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_HEAD = re.compile(r"^\s{0,8}(?:Unhandled [Ee]xception[.:]|\[ERROR\] FATAL UNHANDLED EXCEPTION:) ?(?P<rest>[^\n]{0,2000})$")
-_TYPE = re.compile(r"^(?P<type>[A-Za-z_][\w.+`]{2,300}): ?(?P<message>[^\n]{0,2000})$")
-_INNER = re.compile(r"^\s{0,8}---> (?P<type>[A-Za-z_][\w.+`]{2,300}): ?(?P<message>[^\n]{0,2000})$")
-_FRAME = re.compile(
+_HEAD = late(r"^\s{0,8}(?:Unhandled [Ee]xception[.:]|\[ERROR\] FATAL UNHANDLED EXCEPTION:) ?(?P<rest>[^\n]{0,2000})$")
+_TYPE = late(r"^(?P<type>[A-Za-z_][\w.+`]{2,300}): ?(?P<message>[^\n]{0,2000})$")
+_INNER = late(r"^\s{0,8}---> (?P<type>[A-Za-z_][\w.+`]{2,300}): ?(?P<message>[^\n]{0,2000})$")
+_FRAME = late(
     r"^\s{1,8}at (?P<function>[^(\n]{1,400})\([^\n]{0,800}?\)(?: in (?P<file>[^\n]{1,500}?):line (?P<line>\d{1,9})| \+ 0x|\s|$)"
 )
-_FATAL = re.compile(r"^(?:Fatal error\. (?P<fatal>[^\n]{1,300})|Process terminated\. ?(?P<terminated>[^\n]{0,300}))$")
-_QUOTED = re.compile(r"'(?P<path>/[^'\n]{1,1000})'")
+_FATAL = late(r"^(?:Fatal error\. (?P<fatal>[^\n]{1,300})|Process terminated\. ?(?P<terminated>[^\n]{0,300}))$")
+_QUOTED = late(r"'(?P<path>/[^'\n]{1,1000})'")
 _TYPES = {
     "OutOfMemoryException": "oom/runtime-heap",
     "InsufficientMemoryException": "oom/runtime-heap",

@@ -8,27 +8,28 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, cause_of_signal
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_PANIC = re.compile(r"^(?P<nested>\s{1,8})?panic: (?P<panic>[^\n]{0,2000}?)(?: \[recovered(?:, re(?:panicked|-panicked))?\])?$")
-_FATAL = re.compile(r"^(?:runtime: )?fatal error: (?P<fatal>[^\n]{1,400}?)(?: \[recovered\])?$")
-_HANDLED = re.compile(
+_PANIC = late(r"^(?P<nested>\s{1,8})?panic: (?P<panic>[^\n]{0,2000}?)(?: \[recovered(?:, re(?:panicked|-panicked))?\])?$")
+_FATAL = late(r"^(?:runtime: )?fatal error: (?P<fatal>[^\n]{1,400}?)(?: \[recovered\])?$")
+_HANDLED = late(
     r"(?:http: panic serving|panic recovered|[Rr]ecovered (?:from|in)|recovered panic|Observed a panic)[^\n]{0,80}?:? ?(?P<panic>[^\n]{0,400})$"
 )
-_SERVING = re.compile(r"http: panic serving [^\s]{1,80}: (?P<panic>[^\n]{0,400})$")
-_SIGNAL = re.compile(
+_SERVING = late(r"http: panic serving [^\s]{1,80}: (?P<panic>[^\n]{0,400})$")
+_SIGNAL = late(
     r"^\[signal (?P<signal>SIG[A-Z]{2,6})(?::[^\n]{0,80}?)?(?: code=\w{1,16})?(?: addr=(?P<addr>0x[0-9a-fA-F]{1,16}))?(?: pc=\w{1,20})?\]"
 )
-_FOREIGN = re.compile(r"^(?P<signal>SIG[A-Z]{2,6}): [a-z][\w /-]{2,60}$")
-_GOROUTINE = re.compile(
+_FOREIGN = late(r"^(?P<signal>SIG[A-Z]{2,6}): [a-z][\w /-]{2,60}$")
+_GOROUTINE = late(
     r"^goroutine (?P<goroutine>\d{1,12})(?: gp=\S{1,40}(?: m=\S{1,12})?(?: mp=\S{1,40})?)? \[(?P<state>[^\]\n]{1,80})\]:$"
 )
-_PLACE = re.compile(r"^\s{1,16}(?P<file>(?:[A-Za-z]:)?[^\s:][^:\n]{0,500}):(?P<line>\d{1,9})(?: \+0x[0-9a-fA-F]{1,12})?")
-_PLUGIN = re.compile(r"Stack trace from the (?P<program>[^\s]{1,200}) plugin:")
+_PLACE = late(r"^\s{1,16}(?P<file>(?:[A-Za-z]:)?[^\s:][^:\n]{0,500}):(?P<line>\d{1,9})(?: \+0x[0-9a-fA-F]{1,12})?")
+_PLUGIN = late(r"Stack trace from the (?P<program>[^\s]{1,200}) plugin:")
 _RUNTIME = (
     "panic",
     "runtime.gopanic",

@@ -3,25 +3,25 @@
 An exception in Python that says the same is the Python reader's; this one reads what C and C++ print around it.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_ERROR = re.compile(
+_ERROR = late(
     r"(?:cudaError error: ?(?P<number>\d{1,4}) \((?P<what>[^)\n]{1,80})\)|CUDA error:? ?(?P<number2>\d{1,4})? ?(?:at (?P<file>[^\s:]{1,300}):(?P<line>\d{1,9}))?"
     r": ?(?P<what2>out of memory)|Cuda failure (?P<number3>\d{1,4})? ?'(?P<what3>out of memory)')"
 )
-_ALLOCATION = re.compile(
+_ALLOCATION = late(
     r"(?:cudaMalloc|hipMalloc|cuMem\w{1,24}) ?failed: out of memory|ggml_vulkan: Device memory allocation of size (?P<bytes>\d{1,20}) failed"
     r"|ErrorOutOfDeviceMemory|kIOGPUCommandBufferCallbackErrorOutOfMemory|ran out of memory trying to allocate"
     r"|failed to allocate (?:CUDA|ROCm|Vulkan|Metal)\d{0,3}? ?\w{0,20}buffer|unable to allocate (?:CUDA|ROCm|Vulkan|Metal)\d{0,3} buffer"
 )
-_FIELDS = re.compile(r"\b(?P<name>file|func|line)=(?P<value>[^\s]{1,300})")
+_FIELDS = late(r"\b(?P<name>file|func|line)=(?P<value>[^\s]{1,300})")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

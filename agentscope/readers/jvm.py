@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, cause_of_signal
@@ -15,28 +16,28 @@ from agentscope.readers._words import cause_in, cause_of_signal
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
 _CLASS = r"(?P<type>(?:[a-z_]\w{0,60}\.){1,12}[A-Z][\w$]{0,120})"
-_THREAD = re.compile(r'^Exception in thread "(?P<thread>[^"\n]{1,200})" ' + _CLASS + r"(?:: (?P<message>.*))?$")
-_BARE = re.compile(r"^" + _CLASS + r"(?:: (?P<message>.*))?$")
-_BY_UNCAUGHT = re.compile(
+_THREAD = late(r'^Exception in thread "(?P<thread>[^"\n]{1,200})" ' + _CLASS + r"(?:: (?P<message>.*))?$")
+_BARE = late(r"^" + _CLASS + r"(?:: (?P<message>.*))?$")
+_BY_UNCAUGHT = late(
     r"Exception: java\.lang\.OutOfMemoryError thrown from the UncaughtExceptionHandler in thread \"(?P<thread>[^\"\n]{1,200})\""
 )
-_CAUSED = re.compile(r"^\s{0,8}Caused by: " + _CLASS + r"(?:: (?P<message>.*))?$")
-_FRAME = re.compile(
+_CAUSED = late(r"^\s{0,8}Caused by: " + _CLASS + r"(?:: (?P<message>.*))?$")
+_FRAME = late(
     r"^\s{1,8}at (?:[\w.@/-]{1,120}/{1,2})?(?P<function>[\w$.<>/-]{1,400})\((?:(?P<file>[\w$.-]{1,200}):(?P<line>\d{1,9})|[^)\n]{0,200})\)"
 )
-_TERMINATING = re.compile(r"^(?:Terminating|Aborting) due to java\.lang\.OutOfMemoryError: (?P<message>[^\n]{1,200})")
-_NATIVE = re.compile(
+_TERMINATING = late(r"^(?:Terminating|Aborting) due to java\.lang\.OutOfMemoryError: (?P<message>[^\n]{1,200})")
+_NATIVE = late(
     r"insufficient memory for the Java Runtime Environment|Out of Memory Error \(|os::commit_memory\([^)]{0,120}\) failed; error='(?:Cannot allocate|Not enough)"
 )
-_CRASH = re.compile(
+_CRASH = late(
     r"^#\s{1,4}(?:(?P<signal>SIG[A-Z]{2,6}) \(0x[0-9a-f]{1,4}\) at pc=(?P<ip>0x[0-9a-fA-F]{1,16})|Internal Error \((?P<where>[^)\n]{1,200})\))"
     r"(?P<sent> \(sent by kill\))?, pid=(?P<pid>\d{1,10}), tid=(?P<tid>0x[0-9a-fA-F]{1,16}|\d{1,20})(?P<rest>[^\n]{0,80})"
 )
-_PROBLEM = re.compile(
+_PROBLEM = late(
     r"^# (?P<kind>[CVJjvA])\s{1,8}(?:\[(?P<object>[^+\]\n]{1,200})\+0x[0-9a-fA-F]{1,16}\]\s{0,4})?(?P<frame>[^\n]{0,400})$"
 )
-_NO_CLASS = re.compile(r"^Error: Could not find or load main class (?P<name>[^\n]{1,300})")
-_FATAL_HEAD = re.compile(
+_NO_CLASS = late(r"^Error: Could not find or load main class (?P<name>[^\n]{1,300})")
+_FATAL_HEAD = late(
     r"Application run failed|[Uu]ncaught|[Ff]atal|startup failed|[Tt]erminating|[Ee]xiting|shutting down the JVM"
 )
 _NETWORK = frozenset(

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from agentscope.model import Reading, Value
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage, passage_of
 from agentscope.readers._words import cause_of_signal, signal_named
@@ -18,29 +19,29 @@ KINDS = frozenset({"kmsg", "systemd", "k8s", "docker"})
 
 MAX_COMM = 32
 _HEX = r"(?:0x)?[0-9a-fA-F]{1,16}"
-_OBJECT = re.compile(
+_OBJECT = late(
     r"\bin (?P<object>[^\[\n]{1,256}?)\[(?:(?P<offset>" + _HEX + r"),)?(?P<base>" + _HEX + r")\+(?P<size>" + _HEX + r")\]"
 )
 # What follows the words by which a form is found; who stands before them is taken from the text in front.
-_WHO = re.compile(r"(?:\[(?P<pid>\d{1,10})\]|/(?P<slash>\d{1,10})(?=:)):? (?:trap )?$")
-_SEGFAULT = re.compile(
+_WHO = late(r"(?:\[(?P<pid>\d{1,10})\]|/(?P<slash>\d{1,10})(?=:)):? (?:trap )?$")
+_SEGFAULT = late(
     r"segfault at (?P<address>" + _HEX + r") r?ip:? ?(?P<ip>" + _HEX + r") r?sp:? ?(?P<sp>" + _HEX + r") "
     r"error:? ?(?P<error>[0-9a-fA-F]{1,8})"
 )
-_TRAP = re.compile(
+_TRAP = late(
     r"(?P<trap>[a-z0-9][a-z0-9 ]{2,40}?) r?ip:(?P<ip>"
     + _HEX
     + r") r?sp:(?P<sp>"
     + _HEX
     + r") error:(?P<error>[0-9a-fA-F]{1,8})"
 )
-_ARM64 = re.compile(
+_ARM64 = late(
     r"unhandled (?:exception: )?(?P<what>.{1,80}?)(?: \((?P<signal>\d{1,2})\))?(?: at (?P<address>" + _HEX + r"))?,? "
     r"(?:esr|ESR) ?(?P<esr>0x[0-9a-fA-F]{1,16})"
 )
-_ARM64_UNDEFINED = re.compile(r"undefined instruction: pc=(?P<pc>" + _HEX + r")")
-_ARM32 = re.compile(r"unhandled page fault \((?P<signal>\d{1,2})\) at (?P<address>" + _HEX + r"), code (?P<esr>" + _HEX + r")")
-_RISCV = re.compile(
+_ARM64_UNDEFINED = late(r"undefined instruction: pc=(?P<pc>" + _HEX + r")")
+_ARM32 = late(r"unhandled page fault \((?P<signal>\d{1,2})\) at (?P<address>" + _HEX + r"), code (?P<esr>" + _HEX + r")")
+_RISCV = late(
     r"unhandled signal (?P<signal>\d{1,2})(?: code (?P<code>"
     + _HEX
     + r"))? at (?P<address>"
@@ -49,16 +50,14 @@ _RISCV = re.compile(
     + _HEX
     + r"))?"
 )
-_POWERPC = re.compile(
+_POWERPC = late(
     r"(?P<what>segfault|bad frame|bus error|illegal instruction|trap|floating point exception) \((?P<signal>\d{1,2})\)"
     r" at (?P<address>" + _HEX + r") nip (?P<ip>" + _HEX + r") lr " + _HEX
 )
-_S390 = re.compile(r"User process fault: interruption code (?P<error>[0-9a-f]{4}) ilc:\d")
-_UNEXPECTED = re.compile(r"potentially unexpected fatal signal (?P<signal>\d{1,2})")
-_MIPS = re.compile(
-    r"sending SIGSEGV to (?P<comm>.{1,64}?) for invalid (?:read|write) access (?:from|to) (?P<address>" + _HEX + r")"
-)
-_MEMORY = re.compile(r"(?:Killing|SIGBUS to) (?P<comm>.{1,64}?):(?P<pid>\d{1,10}) due to hardware memory corruption")
+_S390 = late(r"User process fault: interruption code (?P<error>[0-9a-f]{4}) ilc:\d")
+_UNEXPECTED = late(r"potentially unexpected fatal signal (?P<signal>\d{1,2})")
+_MIPS = late(r"sending SIGSEGV to (?P<comm>.{1,64}?) for invalid (?:read|write) access (?:from|to) (?P<address>" + _HEX + r")")
+_MEMORY = late(r"(?:Killing|SIGBUS to) (?P<comm>.{1,64}?):(?P<pid>\d{1,10}) due to hardware memory corruption")
 _TRAPS = {
     "general protection": "crash/segfault",
     "divide error": "crash/fpe",
@@ -187,7 +186,7 @@ _WORDS = (
     *("segfault at", "trap ", "traps:", "general protection", "unhandled", "undefined instruction", " nip ", "sending SIGSEGV"),
     *("User process fault", "hardware memory corruption", "fatal signal"),
 )
-_STARTS = re.compile(r"segfault|trap|unhandled|^Code:|^\[|: |general protection")
+_STARTS = late(r"segfault|trap|unhandled|^Code:|^\[|: |general protection")
 _FORMS = (
     ("arm64", "undefined instruction: ", _ARM64_UNDEFINED),
     ("arm", "unhandled page fault", _ARM32),

@@ -10,45 +10,42 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from agentscope.model import Reading, Value
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage, passage_of
 
 KINDS = frozenset({"kmsg", "systemd", "k8s", "docker"})
 PAGE_KB = 4
 
-_INVOKED = re.compile(
+_INVOKED = late(
     r"(?P<comm>.{1,64}?) invoked oom-killer: gfp_mask=(?P<gfp>0x[0-9a-fA-F]{1,16})(?:\([^)]{0,200}\))?"
     r"(?:,.{0,80}?)?, ?order=(?P<order>-?\d{1,3})(?:.{0,80}?(?:oom_score_adj|oom_scoe_adj|oom_adj|oomkilladj)=(?P<adj>-?\d{1,5}))?"
 )
-_INVOKED_MEMCG = re.compile(r"task=(?P<comm>.{1,64}?) pid=(?P<pid>\d{1,10}) invoked memcg oom killer")
-_WHERE = re.compile(
+_INVOKED_MEMCG = late(r"task=(?P<comm>.{1,64}?) pid=(?P<pid>\d{1,10}) invoked memcg oom killer")
+_WHERE = late(
     r"(?:CPU: \d{1,5} (?:UID: \d{1,10} )?)?P(?:ID|id): (?P<pid>\d{1,10})[, ]{1,2}[Cc]omm: (?P<comm>.{1,32}?) (?:Not tainted|Tainted: .{1,80}?)"
     r"[ :]{1,3}(?P<kernel>\d\.\d{1,3}[^\s)]{0,100})"
 )
-_TASK_IN = re.compile(r"Task in (?P<task>/\S{0,1000}?) killed as a result of limit of (?P<limit>/\S{0,1000})")
-_USAGE = re.compile(
-    r"(?<!\+swap: )memory: usage (?P<usage>\d{1,20})kB, limit (?P<limit>\d{1,20})kB, failcnt (?P<failcnt>\d{1,20})"
-)
-_CONSTRAINT = re.compile(r"oom-kill:constraint=(?P<constraint>CONSTRAINT_\w{1,20})(?P<rest>.{0,3000})")
-_CHOSEN = re.compile(r"[Kk]ill process (?P<pid>\d{1,10}) \((?P<comm>.{0,64}?)\) score (?P<score>\d{1,10})")
-_KILLED = re.compile(
+_TASK_IN = late(r"Task in (?P<task>/\S{0,1000}?) killed as a result of limit of (?P<limit>/\S{0,1000})")
+_USAGE = late(r"(?<!\+swap: )memory: usage (?P<usage>\d{1,20})kB, limit (?P<limit>\d{1,20})kB, failcnt (?P<failcnt>\d{1,20})")
+_CONSTRAINT = late(r"oom-kill:constraint=(?P<constraint>CONSTRAINT_\w{1,20})(?P<rest>.{0,3000})")
+_CHOSEN = late(r"[Kk]ill process (?P<pid>\d{1,10}) \((?P<comm>.{0,64}?)\) score (?P<score>\d{1,10})")
+_KILLED = late(
     r"Killed process (?P<pid>\d{1,10})(?:,? UID (?P<uid>\d{1,10}),?)?[ ,]{0,3}\((?P<comm>.{0,64}?)\)(?=[\s.,:]|$)[.,:]?(?P<rest>.{0,600})"
 )
 _SIZE = {
-    "total_vm_kb": re.compile(r"\b(?:total-vm|vsz):(\d{1,20})kB"),
-    "anon_rss_kb": re.compile(r"\banon-rss:(\d{1,20})kB"),
-    "file_rss_kb": re.compile(r"\bfile-rss:(\d{1,20})kB"),
-    "shmem_rss_kb": re.compile(r"\bshmem-rss:(\d{1,20})kB"),
-    "uid": re.compile(r"\bUID[: ](\d{1,10})\b"),
-    "pgtables_kb": re.compile(r"\bpgtables:(\d{1,20})kB"),
-    "oom_score_adj": re.compile(r"\boom_score_adj:(-?\d{1,5})\b"),
+    "total_vm_kb": late(r"\b(?:total-vm|vsz):(\d{1,20})kB"),
+    "anon_rss_kb": late(r"\banon-rss:(\d{1,20})kB"),
+    "file_rss_kb": late(r"\bfile-rss:(\d{1,20})kB"),
+    "shmem_rss_kb": late(r"\bshmem-rss:(\d{1,20})kB"),
+    "uid": late(r"\bUID[: ](\d{1,10})\b"),
+    "pgtables_kb": late(r"\bpgtables:(\d{1,20})kB"),
+    "oom_score_adj": late(r"\boom_score_adj:(-?\d{1,5})\b"),
 }
-_REAPED = re.compile(r"oom_reaper: reaped process (?P<pid>\d{1,10}) \((?P<comm>.{0,64}?)\)")
-_PANIC = re.compile(
-    r"Kernel panic - not syncing: (?P<panic>(?:Out of memory|out of memory|System is deadlocked on memory).{0,200})"
-)
-_TABLE_HEADER = re.compile(r"\[ {0,4}pid {0,4}\] {1,4}uid {1,4}tgid .{4,120}name\s*$")
-_TABLE_ROW = re.compile(r"\[ {0,8}(?P<pid>\d{1,10})\](?P<rest>(?: {1,20}-?\d{1,20}){6,12}) (?P<name>\S.{0,32})$")
+_REAPED = late(r"oom_reaper: reaped process (?P<pid>\d{1,10}) \((?P<comm>.{0,64}?)\)")
+_PANIC = late(r"Kernel panic - not syncing: (?P<panic>(?:Out of memory|out of memory|System is deadlocked on memory).{0,200})")
+_TABLE_HEADER = late(r"\[ {0,4}pid {0,4}\] {1,4}uid {1,4}tgid .{4,120}name\s*$")
+_TABLE_ROW = late(r"\[ {0,8}(?P<pid>\d{1,10})\](?P<rest>(?: {1,20}-?\d{1,20}){6,12}) (?P<name>\S.{0,32})$")
 _MEMCG_FRAMES = ("mem_cgroup_out_of_memory", "mem_cgroup_oom", "try_charge_memcg", "mem_cgroup_handle_over_high")
 _GROUP_KILL = "are going to be killed due to memory.oom.group set"
 

@@ -5,35 +5,35 @@ Hung tasks (kernel/hung_task.c), soft lockups (kernel/watchdog.c), refused forks
 in NVIDIA's GPU deployment documentation), Android's low memory killer.
 """
 
-import re
 from collections.abc import Iterable, Iterator
 
 from agentscope.model import Reading, Value
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage, passage_of
 from agentscope.readers._words import cause_of_signal, signal_named
 
 KINDS = frozenset({"kmsg", "systemd", "k8s", "docker"})
 
-_HUNG = re.compile(
+_HUNG = late(
     r"(?:INFO: )?task (?P<comm>.{1,64}?):(?P<pid>\d{1,10}) blocked (?:in I/O wait )?for more than (?P<seconds>\d{1,9}) seconds"
 )
-_LOCKUP = re.compile(r"soft lockup - CPU#\d{1,5} stuck for (?P<seconds>\d{1,9})s! \[(?P<comm>.{1,64}):(?P<pid>\d{1,10})\]")
-_FORK = re.compile(r"cgroup: fork rejected by pids controller in (?P<cgroup>/\S{0,1000})")
-_NO_MEMORY = re.compile(
+_LOCKUP = late(r"soft lockup - CPU#\d{1,5} stuck for (?P<seconds>\d{1,9})s! \[(?P<comm>.{1,64}):(?P<pid>\d{1,10})\]")
+_FORK = late(r"cgroup: fork rejected by pids controller in (?P<cgroup>/\S{0,1000})")
+_NO_MEMORY = late(
     r"__vm_enough_memory: pid:? ?(?P<pid>\d{1,10}), comm: (?P<comm>.{1,32}?), (?:bytes: (?P<bytes>\d{1,20}) )?(?:no|not) enough memory"
 )
-_XID = re.compile(
+_XID = late(
     r"NVRM: Xid \((?P<device>(?:PCI:)?[0-9A-Fa-f:.]{4,20})\): (?P<xid>\d{1,5}),?(?: pid='?(?P<pid>\d{1,10}|<unknown>)'?,?)?"
     r"(?: name=(?P<comm>[^,]{1,64}),?)?(?P<rest>.{0,300})"
 )
-_SECCOMP = re.compile(
+_SECCOMP = late(
     r"type=(?:1326|SECCOMP)\b.{0,200}? pid=(?P<pid>\d{1,10}) comm=\"?(?P<comm>[^\"\s]{1,64})\"?.{0,300}? sig=(?P<signal>\d{1,2})\b(?:.{0,80}? syscall=(?P<syscall>\d{1,5}))?"
 )
-_ABEND = re.compile(
+_ABEND = late(
     r"type=(?:1701|ANOM_ABEND)\b.{0,200}? pid=(?P<pid>\d{1,10}) comm=\"?(?P<comm>[^\"\s]{1,64})\"?.{0,300}? sig=(?P<signal>\d{1,2})\b"
 )
-_LMK = re.compile(
+_LMK = late(
     r"lowmemorykiller: (?:Killing|Kill) '(?P<comm>[^']{1,64})' \((?P<pid>\d{1,10})\)|lowmemorykiller: send sigkill to (?P<pid2>\d{1,10}) "
     r"\((?P<comm2>[^)]{1,64})\)"
 )

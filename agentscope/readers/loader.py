@@ -8,33 +8,30 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
 # Each form is found by its words; the program stands in front of them, the rest is matched behind them.
-_MISSING = re.compile(r"error while loading shared libraries: ?(?P<library>[^:\n]{1,400}): ?(?P<why>[^\n]{0,200})")
-_VERSION = re.compile(
-    r"version [`'\"](?P<version>[\w.]{1,64})['`\"] not found(?: ?\(required by (?P<required_by>[^)\n]{1,400})\))?"
-)
-_LOOKUP = re.compile(
+_MISSING = late(r"error while loading shared libraries: ?(?P<library>[^:\n]{1,400}): ?(?P<why>[^\n]{0,200})")
+_VERSION = late(r"version [`'\"](?P<version>[\w.]{1,64})['`\"] not found(?: ?\(required by (?P<required_by>[^)\n]{1,400})\))?")
+_LOOKUP = late(
     r"(?:symbol lookup|relocation) error: ?(?P<library>[^:\n]{1,400}): ?(?:undefined symbol|symbol) ?:? ?(?P<symbol>[\w@$.]{1,600})"
     r"(?:,? version (?P<version>[\w.]{1,64}))?"
 )
-_MUSL_LIBRARY = re.compile(
+_MUSL_LIBRARY = late(
     r"Error loading shared library (?P<library>[^:\n]{1,400}): ?(?P<why>[^(\n]{1,120})(?:\(needed by (?P<required_by>[^)\n]{1,400})\))?$"
 )
-_MUSL_SYMBOL = re.compile(r"Error relocating (?P<program>[^:\n]{1,400}): ?(?P<symbol>[\w@$.]{1,600}): ?symbol not found")
-_NO_INTERPRETER = re.compile(
-    r"cannot execute: required file not found|bad interpreter: (?:No such file|[^\n]{0,200}no such file)"
-)
-_INCONSISTENT = re.compile(r"Inconsistency detected by ld\.so: [^\n]{1,300}")
-_LOADED = re.compile(
+_MUSL_SYMBOL = late(r"Error relocating (?P<program>[^:\n]{1,400}): ?(?P<symbol>[\w@$.]{1,600}): ?symbol not found")
+_NO_INTERPRETER = late(r"cannot execute: required file not found|bad interpreter: (?:No such file|[^\n]{0,200}no such file)")
+_INCONSISTENT = late(r"Inconsistency detected by ld\.so: [^\n]{1,300}")
+_LOADED = late(
     r"(?P<library>/[^\s:()'\"]{1,400}): (?:undefined symbol: (?P<symbol>[\w@$.]{1,600})|cannot open shared object file|(?P<abi>wrong ELF class|invalid ELF header))"
 )
-_INSISTS = re.compile(r"\[emerg\]|[Cc]annot load|[Cc]ould not load|Error: |failed to load|unable to load|dlopen\(\)")
-_HARMLESS = re.compile(
+_INSISTS = late(r"\[emerg\]|[Cc]annot load|[Cc]ould not load|Error: |failed to load|unable to load|dlopen\(\)")
+_HARMLESS = late(
     r"LD_PRELOAD|ignored|INFO|[Pp]lugin|WARN|[Ww]arning|[Ss]kipp|[Ff]ailed to load module|[Oo]ptional|falling back|Could not load dynamic library"
     r"|dlerror|non-fatal|disabled|DEBUG"
 )
@@ -43,7 +40,7 @@ _WORDS = (
     *("symbol not found", "undefined symbol", "wrong ELF class", "required file not found"),
     *("bad interpreter", "kernel too old", "Inconsistency detected", "invalid ELF header"),
 )
-_OF_PYTHON = re.compile(r"^\s{0,8}[A-Za-z_][\w.]{0,200}(?:Error|Exception)\b")
+_OF_PYTHON = late(r"^\s{0,8}[A-Za-z_][\w.]{0,200}(?:Error|Exception)\b")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

@@ -5,58 +5,58 @@ before), musl's and BSD's `Assertion failed:`, libstdc++'s vterminate.cc, libc++
 glog's and Abseil's failure signal writers, GLib's testing macros, ggml's GGML_ASSERT.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, cause_of_signal, signal_named
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_HEAP = re.compile(
+_HEAP = late(
     r"(?:\*\*\* (?:glibc detected \*\*\*|Error in) ?[`']?(?P<program>[^':\n]{1,400}?)'?: )?"
     r"(?P<abort>double free or corruption(?: \([!\w]{1,16}\))?|(?:free|malloc|realloc|calloc|munmap_chunk|malloc_consolidate|memalign)"
     r"\(\): (?:invalid|corrupted|unaligned|memory corruption|mismatching|double free|smallbin|largebin|unsorted)[^:\n]{0,80}"
     r"|corrupted (?:size vs\. prev_size[^:\n]{0,40}|double-linked list[^:\n]{0,40})"
     r"|break adjusted to free malloc space|sysmalloc: Assertion[^\n]{0,80})(?:: (?P<address>0x[0-9a-fA-F]{1,16}))?"
 )
-_FORTIFY = re.compile(
+_FORTIFY = late(
     r"\*\*\* (?P<abort>(?:stack smashing|buffer overflow|invalid %N\$ use|%n in writable segment) detected) ?\*\*\*:? ?"
     r"(?P<program>[^\s<][^\n]{0,200}?)? ?terminated|\*\*\* (?P<longjmp>longjmp causes uninitialized stack frame) \*\*\*"
 )
-_ASSERT = re.compile(
+_ASSERT = late(
     r"(?:(?P<program>[^\s:][^:\n]{0,200}): )?(?P<file>[^\s:][^:\n]{0,300}):(?P<line>\d{1,7}): (?P<function>[^\n]{1,300}?): "
     r"Assertion [`'](?P<assertion>[^\n]{1,600}?)' failed"
 )
-_ASSERT_BSD = re.compile(
+_ASSERT_BSD = late(
     r"Assertion failed: \(?(?P<assertion>[^\n]{1,400}?)\)?(?: \((?P<file>[^:()\n]{1,300}): (?P<function>[^:()\n]{1,200}): (?P<line>\d{1,7})\)"
     r"|, function (?P<function2>[^,\n]{1,200}), file (?P<file2>[^,\n]{1,300}), line (?P<line2>\d{1,7}))"
 )
-_ASSERT_GGML = re.compile(
+_ASSERT_GGML = late(
     r"(?:(?P<file>[^\s:][^:\n]{0,300}):(?P<line>\d{1,7}): \w{2,24}_ASSERT\((?P<assertion>[^\n]{1,400})\) failed"
     r"|\w{2,24}_ASSERT: (?P<file2>[^\s:][^:\n]{0,300}):(?P<line2>\d{1,7}): (?P<assertion2>[^\n]{1,400}))"
 )
-_ASSERT_GLIB = re.compile(
+_ASSERT_GLIB = late(
     r"(?:ERROR:)?(?P<file>[^\s:][^:\n]{0,300}):(?P<line>\d{1,7}):(?P<function>[\w~:<>]{1,200}): "
     r"(?:assertion failed:? ?\(?(?P<assertion>[^\n]{1,400}?)\)?$|code should not be reached)"
 )
-_ASSERT_QT = re.compile(
+_ASSERT_QT = late(
     r'ASSERT(?: failure in [^:\n]{1,80})?: "(?P<assertion>[^\n"]{1,400})"(?:,| in) ?file (?P<file>[^,\n]{1,300}), line (?P<line>\d{1,7})'
 )
-_CHECK = re.compile(r"(?P<assertion>Check failed: [^\n]{1,400})")
-_TERMINATE = re.compile(
+_CHECK = late(r"(?P<assertion>Check failed: [^\n]{1,400})")
+_TERMINATE = late(
     r"terminat(?:e called after throwing an instance of '(?P<type>[^'\n]{1,300})'|ing (?:due to|with) uncaught exception of type "
     r"(?P<type2>[^\n]{1,300}?)(?:: (?P<what>[^\n]{0,600}))?$|e called (?P<bare>recursively|without an active exception)|ing$)"
 )
-_WHAT = re.compile(r"what\(\): {1,4}(?P<what>[^\n]{0,600})")
-_ASAN = re.compile(
+_WHAT = late(r"what\(\): {1,4}(?P<what>[^\n]{0,600})")
+_ASAN = late(
     r"(?:==(?P<pid>\d{1,10})==)?\s?ERROR: (?:Address|HWAddress|Memory|Thread)Sanitizer:? (?P<abort>[\w -]{3,60}?)(?: on (?:unknown )?(?:address )?"
     r"(?P<address>0x[0-9a-fA-F]{1,16})| \(|: |$)"
 )
-_VALGRIND = re.compile(r"==(?P<pid>\d{1,10})== Process terminating with default action of signal (?P<signal>\d{1,2})")
-_WRITER = re.compile(
+_VALGRIND = late(r"==(?P<pid>\d{1,10})== Process terminating with default action of signal (?P<signal>\d{1,2})")
+_WRITER = late(
     r"\*\*\* (?P<signal>SIG[A-Z]{2,6}) (?:received at time|\(@(?P<address>0x[0-9a-fA-F]{1,16})\) received by PID (?P<pid>\d{1,10})"
     r"|\(0x[0-9a-fA-F]{1,16}\) received)"
 )

@@ -9,37 +9,38 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_FATAL = re.compile(
+_FATAL = late(
     r"FATAL ERROR: (?P<fatal>[^\n]{1,400})|# ?Fatal (?:JavaScript|javascript|process) (?:out of memory: |OOM in )(?P<oom>[^\n]{1,200})"
     r"|^(?P<bare>[^\n]{0,200}JavaScript heap out of memory)$"
 )
-_CHECK = re.compile(r"# Fatal error in (?P<where>[^\n]{0,200})")
-_GC = re.compile(r"^\[(?P<pid>\d{1,10}):0x[0-9a-fA-F]{1,16}\]")
-_LIMIT = re.compile(r"--max[-_]old[-_]space[-_]size[= ](\d{1,7})")
-_HEAD = re.compile(
+_CHECK = late(r"# Fatal error in (?P<where>[^\n]{0,200})")
+_GC = late(r"^\[(?P<pid>\d{1,10}):0x[0-9a-fA-F]{1,16}\]")
+_LIMIT = late(r"--max[-_]old[-_]space[-_]size[= ](\d{1,7})")
+_HEAD = late(
     r"^(?:\[(?P<box>))?\s{0,4}(?P<deno>error: )?(?P<uncaught>Uncaught (?:\(in promise\) )?|Unhandled [Rr]ejection:? ?)?"
     r"(?P<type>(?:[A-Z]\w{0,80}\.)?(?:[A-Z]\w{0,80}(?:Error|Exception|Rejection)|Error)(?: \[(?P<code>[A-Z][A-Z0-9_]{2,60})\])?)(?:: (?P<message>.*))?$"
 )
-_BOXED = re.compile(r"^\[(?:[A-Z]\w{0,80})?(?:Error|Exception|Rejection)\b")
-_BUN = re.compile(r"^error: (?P<message>[^\n]{1,600})$")
-_FRAME = re.compile(
+_BOXED = late(r"^\[(?:[A-Z]\w{0,80})?(?:Error|Exception|Rejection)\b")
+_BUN = late(r"^error: (?P<message>[^\n]{1,600})$")
+_FRAME = late(
     r"^\s{2,40}at (?:async )?(?:(?P<function>[^\n()]{1,200}?) \()?(?P<file>(?:file://|node:|[A-Za-z]:[\\/])?[^\s:()][^:()\n]{0,500}):"
     r"(?P<line>\d{1,9}):(?P<column>\d{1,9})\)?"
 )
-_PLACE = re.compile(r"^(?P<file>(?:file://|node:|[A-Za-z]:[\\/])?[^\s:][^:\n]{0,500}):(?P<line>\d{1,9})$")
-_PROPERTY = re.compile(r"^\s{1,8}(?P<name>code|errno|syscall|path|address|port|hostname): (?P<value>'[^'\n]{0,500}'|-?\d{1,9})")
-_REASON = re.compile(r'The promise rejected with the reason "(?P<reason>.{0,600})"\.')
-_WARNING = re.compile(r"\(node:(?P<pid>\d{1,10})\) (?P<type>[\w ]{0,60}Warning): (?P<message>[^\n]{0,400})")
-_ABI = re.compile(r"The module '(?P<module>[^'\n]{1,500})'")
-_ABI_NUMBERS = re.compile(r"NODE_MODULE_VERSION (\d{1,4})\b.{0,200}?NODE_MODULE_VERSION (\d{1,4})", re.DOTALL)
-_MISSING = re.compile(r"Cannot find (?:module|package) '(?P<name>[^'\n]{1,400})'")
-_BUN_CRASH = re.compile(
+_PLACE = late(r"^(?P<file>(?:file://|node:|[A-Za-z]:[\\/])?[^\s:][^:\n]{0,500}):(?P<line>\d{1,9})$")
+_PROPERTY = late(r"^\s{1,8}(?P<name>code|errno|syscall|path|address|port|hostname): (?P<value>'[^'\n]{0,500}'|-?\d{1,9})")
+_REASON = late(r'The promise rejected with the reason "(?P<reason>.{0,600})"\.')
+_WARNING = late(r"\(node:(?P<pid>\d{1,10})\) (?P<type>[\w ]{0,60}Warning): (?P<message>[^\n]{0,400})")
+_ABI = late(r"The module '(?P<module>[^'\n]{1,500})'")
+_ABI_NUMBERS = late(r"NODE_MODULE_VERSION (\d{1,4})\b.{0,200}?NODE_MODULE_VERSION (\d{1,4})", re.DOTALL)
+_MISSING = late(r"Cannot find (?:module|package) '(?P<name>[^'\n]{1,400})'")
+_BUN_CRASH = late(
     r"panic(?:\([^)\n]{1,80}\))?: (?P<panic>(?:Segmentation fault|Bus error|Illegal instruction|Stack overflow)[^\n]{0,120})"
 )
 _BUN_CAUSES = (

@@ -4,10 +4,10 @@ Sources: kill.c of earlyoom, src/oom/oomd-manager.c of systemd, nohang's log, ra
 nanny. Their victim gets a SIGTERM or SIGKILL like any other; only these lines tell why.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
@@ -25,24 +25,24 @@ _WORDS = (
     ),
     *("orrective action", "Victim"),
 )
-_EARLYOOM = re.compile(
+_EARLYOOM = late(
     r"(?:sending |[Ss]ending )(?P<signal>SIG(?:TERM|KILL)) to process (?P<pid>\d{1,10})(?: uid (?P<uid>\d{1,10}))? \"(?P<comm>[^\"\n]{1,64})\": "
     r"(?:oom_score|badness) (?P<score>\d{1,6})(?:[^\n]{0,40}?VmRSS (?P<rss>\d{1,12}) MiB)?"
 )
-_EARLYOOM_OLD = re.compile(r"Killing process (?P<pid>\d{1,10}) (?P<comm>[^\s\n]{1,64})(?:, | )(?:badness|oom_score|because)")
-_OOMD = re.compile(
+_EARLYOOM_OLD = late(r"Killing process (?P<pid>\d{1,10}) (?P<comm>[^\s\n]{1,64})(?:, | )(?:badness|oom_score|because)")
+_OOMD = late(
     r"Killed (?P<memcg>/\S{1,1000}) due to (?P<reason>memory (?:pressure|used)[^\n]{0,300}|swap used[^\n]{0,200}|total swap[^\n]{0,200})"
 )
-_OOMD_UNIT = re.compile(
+_OOMD_UNIT = late(
     r"(?:(?P<unit>[\w@.:\\-]{1,255}\.(?:service|scope|slice)): )?systemd-oomd killed (?:some |(?P<count>\d{1,6}) )process\(?e?s?\)?"
 )
-_NOHANG = re.compile(
+_NOHANG = late(
     r"(?:Implementing a corrective action|Sending (?P<signal>SIG(?:TERM|KILL)) to the victim|Victim (?:died|status)).{0,200}?(?:pid|PID)[ :=]{1,3}(?P<pid>\d{1,10})"
 )
-_RAY = re.compile(
+_RAY = late(
     r"(?P<reason>(?:Task was killed due to the node running low on memory|worker\(s\) were killed due to memory pressure|Workers \(tasks / actors\) killed due to memory pressure))"
 )
-_DASK = re.compile(r"(?:Worker (?P<name>\S{1,200}) )?(?:\(pid=(?P<pid>\d{1,10})\) )?exceeded 9\d% memory budget\. Restarting")
+_DASK = late(r"(?:Worker (?P<name>\S{1,200}) )?(?:\(pid=(?P<pid>\d{1,10})\) )?exceeded 9\d% memory budget\. Restarting")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import asked_to_stop, cause_of_signal, cause_of_status, signal_named, signal_of_status
@@ -42,43 +43,43 @@ _WORDS = {
     "user defined signal 2": "SIGUSR2",
 }
 _NAMES = "|".join(re.escape(word) for word in sorted(_WORDS, key=len, reverse=True))
-_SHELL = re.compile(
+_SHELL = late(
     r"^(?:\^[C\\\\])?(?P<front>(?:[\w./-]{1,200}: line \d{1,9}: {1,4}|[\w./-]{0,40}sh: (?:line \d{1,9}: )?|make(?:\[\d{1,4}\])?: \*\*\* "
     r"\[[^\]\n]{1,300}\] |srun: error: [\w-]{1,80}: tasks? [\d,-]{1,80}: )?(?:\[\d{1,5}\][ +-]{1,8})?)(?P<pid>\d{1,10})?\s{0,8}(?P<word>"
     + _NAMES
     + r")(?P<after>(?::? \d{1,2})?(?: \((?:core dumped|[^)\n]{1,40})\))?)(?:(?P<gap>\s{1,40})(?P<command>\S[^\n]{0,400})?)?$",
     re.IGNORECASE,
 )
-_GUNICORN = re.compile(r"Worker \(pid:(?P<pid>\d{1,10})\) was sent (?P<signal>SIG[A-Z]{2,6})!")
-_GUNICORN_OLD = re.compile(r"Worker with pid (?P<pid>\d{1,10}) was terminated due to signal (?P<number>\d{1,2})")
-_GUNICORN_TIMEOUT = re.compile(r"WORKER TIMEOUT \(pid:(?P<pid>\d{1,10})\)|in handle_abort")
-_SUPERVISORD = re.compile(
+_GUNICORN = late(r"Worker \(pid:(?P<pid>\d{1,10})\) was sent (?P<signal>SIG[A-Z]{2,6})!")
+_GUNICORN_OLD = late(r"Worker with pid (?P<pid>\d{1,10}) was terminated due to signal (?P<number>\d{1,2})")
+_GUNICORN_TIMEOUT = late(r"WORKER TIMEOUT \(pid:(?P<pid>\d{1,10})\)|in handle_abort")
+_SUPERVISORD = late(
     r"exited: (?P<program>[\w.:-]{1,200}) \((?P<how>exit status (?P<status>\d{1,3})|terminated by (?P<signal>SIG[A-Z]{2,6})[^;\n]{0,40}); (?P<expected>not expected|expected)\)"
 )
-_NGINX = re.compile(
+_NGINX = late(
     r"(?:worker process|child process|child pid) (?P<pid>\d{1,10}) (?:exited on signal|exit signal) (?:[A-Z][\w ]{2,30} \()?(?P<number>\d{1,2})\)?"
 )
-_RECEIVED = re.compile(
+_RECEIVED = late(
     r"(?P<how>[Rr]eceived signal|died from signal|(?:was )?terminated (?:by|with) signal|exited (?:on|with|due to) signal|(?:was )?killed by signal"
     r"|crash(?:ed)? (?:with|by) signal|abnormally with signal|due to signal|[Gg]ot signal|via signal|exited prematurely: signal|[Cc]aught signal"
     r"|Command failed with signal|npm (?:ERR!|error) signal|return code Negsignal|failed with error: signal)[ :.\"\[]{1,3}"
     r"(?:(?P<name>SIG[A-Z]{2,6})|(?P<number>\d{1,2})|(?P<word>Segmentation fault|Killed|Aborted|Bus error|Illegal instruction))(?!\w)"
 )
-_EXEC = re.compile(
+_EXEC = late(
     r"(?:^|: |[\s(])signal: (?:(?P<number>\d{1,2}), (?P<name>SIG[A-Z]{2,6})|(?P<word>killed|segmentation fault|aborted|bus error|illegal instruction"
     r"|terminated|hangup|floating point exception))\b|(?P<gcc>Killed|Segmentation fault|Aborted|Terminated) signal terminated program (?P<program>\S{1,120})"
     r"|^signal \((?P<julia>\d{1,2})(?:\.\d)?\): |\*\*\* caught (?P<caught>segfault|bus error|illegal operation) \*\*\*"
 )
-_OF_PID = re.compile(r"\b(?:PID|pid)[ :=]{1,2}(?P<pid>\d{1,10})\b|#<Process::Status: pid (?P<status>\d{1,10})")
-_STATUS = re.compile(
+_OF_PID = late(r"\b(?:PID|pid)[ :=]{1,2}(?P<pid>\d{1,10})\b|#<Process::Status: pid (?P<status>\d{1,10})")
+_STATUS = late(
     r"(?:exited with (?:status|code)|[Ee]xit(?:ed with)? (?:code|status)|with exit code|non-zero (?:exit )?status|returned exit code|failed with exit code"
     r"|[Ee]xited with status code|^\s{0,8}exit(?=[:=]))[:=]{0,2} ?(?P<status>\d{1,3})(?=$|[.,;)\]'\"!]| \()"
 )
-_GRACEFUL = re.compile(
+_GRACEFUL = late(
     r"[Rr]eceived SIG(?:TERM|INT)|User requested shutdown|ready to exit, bye|sending SIGTERM to|Gracefully|graceful(?:ly)? shut|Shutting down gracefully"
 )
-_SIGNALLED = re.compile(r"(?P<signal>SIG(?:QUIT|TERM|INT|HUP)) received\b")
-_PROGRAM = re.compile(r"(?P<program>[\w./+-]{1,200}) \d{1,6}/\d{1,6} failed!")
+_SIGNALLED = late(r"(?P<signal>SIG(?:QUIT|TERM|INT|HUP)) received\b")
+_PROGRAM = late(r"(?P<program>[\w./+-]{1,200}) \d{1,6}/\d{1,6} failed!")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

@@ -3,22 +3,22 @@
 Source: main/main.c, Zend/zend_alloc.c and sapi/fpm/fpm/fpm_children.c of PHP. Warnings, notices and deprecations end nothing.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, cause_of_signal
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_FATAL = re.compile(
+_FATAL = late(
     r"(?:PHP )?(?:Fatal|Parse|Recoverable fatal) error: {1,2}(?P<message>[^\n]{1,1500}?)(?: in (?P<file>/[^\s:]{1,500}|[A-Z]:\\[^\n:]{1,500})"
     r"(?::(?P<line>\d{1,9})| on line (?P<line2>\d{1,9})))?$"
 )
-_UNCAUGHT = re.compile(r"^(?:Uncaught )?(?:PHP )?(?P<type>[A-Z][\w\\]{1,200}): (?P<message>.*)$")
-_CHILD = re.compile(
+_UNCAUGHT = late(r"^(?:Uncaught )?(?:PHP )?(?P<type>[A-Z][\w\\]{1,200}): (?P<message>.*)$")
+_CHILD = late(
     r"child (?P<pid>\d{1,10})(?:, script [^\n]{1,200}?)? exited on signal (?P<number>\d{1,2}) \((?P<signal>SIG[A-Z]{2,6})[^)\n]{0,40}\)"
 )
 

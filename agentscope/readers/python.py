@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._python_causes import UNCAUGHT, cause_of, is_follow_up, short
@@ -18,7 +19,7 @@ KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 MAX_HANDLED = 5
 MAX_AFTER_ALONE = 10
 
-_NOISE = re.compile(
+_NOISE = late(
     r"Exception ignored |Exception in (?:ASGI|WSGI) application|exception was never retrieved|Exception in (?:callback|default exception)"
     r"|--- Logging error ---|Error in atexit|atexit callback|Exception on /|Internal Server Error|Exception happened during processing"
     r"|Error handling request|exception calling callback|Exception in Tkinter|Unhandled exception in event loop"
@@ -26,32 +27,32 @@ _NOISE = re.compile(
     r"|[Cc]aught (?:an )?exception|[Ii]gnoring|Exception while (?:handling|serving|processing) |Exception serving |Error processing request"
     r"|Unhandled exception in (?:client_connected|protocol)|on_message error|Error in sys\.excepthook|Callback (?:failed|error)",
 )
-_FATAL_HEAD = re.compile(
+_FATAL_HEAD = late(
     r"failed to (?:start|boot|initiali[sz]e|load)|hit an exception|worker process|[Ff]atal|unrecoverable|[Uu]ncaught|startup failed"
     r"|[Uu]nhandled exception(?! in)|crash|[Ee]xiting|[Tt]erminating|aborting|Process \w{0,40}Process-|^Process \S{1,60}:$"
     r"|(?:died|dead)\b|giving up",
 )
-_FATAL_AFTER = re.compile(
+_FATAL_AFTER = late(
     r"startup failed|[Ee]xiting|failed to boot|(?:process|engine|worker|server).{0,40}(?:died|dead|terminat|exited|crash)|core dumped"
     r"|[Cc]ommand exited with non-zero|exited with (?:code|status) [1-9]|exit (?:code|status)[ :=]{1,3}[1-9]|SIGQUIT received|[Ss]hutting down server"
     r"|Engine core initialization failed|^Killed$|Aborted|Segmentation fault|code=(?:exited|dumped)",
 )
-_TESTS = re.compile(
+_TESTS = late(
     r"^=+ (?:FAILURES|ERRORS|short test summary info|.{0,60}\d{1,6} (?:failed|passed|error)).{0,200}$|^FAILED \S{1,400}::|^E {3}\s{0,12}\w",
     re.MULTILINE,
 )
-_LIBRARY_CODE = re.compile(r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|<frozen|[/\\]Lib[/\\]|\.pyx$")
-_STATUS = re.compile(
+_LIBRARY_CODE = late(r"site-packages|dist-packages|[/\\]lib(?:64)?[/\\]python\d|<frozen|[/\\]Lib[/\\]|\.pyx$")
+_STATUS = late(
     r"[Ee]rror code: (\d{3})\b|status(?:_code| code)?[ =:']{1,4}(\d{3})\b|HTTP(?: Error)? (?:code )?(\d{3})\b|^(\d{3}) [A-Z]"
 )
-_CODE = re.compile(r"""['"]code['"]: ['"]([\w.-]{1,80})['"]""")
-_ERRNO = re.compile(r"^\[Errno (\d{1,4})\] [^:]{1,120}(?:: '([^'\n]{1,1000})'| : '([^'\n]{1,1000})')?")
-_MISSING_LIBRARY = re.compile(r"(?P<library>[^\s:]{1,400}): cannot open shared object file")
-_VERSION = re.compile(
+_CODE = late(r"""['"]code['"]: ['"]([\w.-]{1,80})['"]""")
+_ERRNO = late(r"^\[Errno (\d{1,4})\] [^:]{1,120}(?:: '([^'\n]{1,1000})'| : '([^'\n]{1,1000})')?")
+_MISSING_LIBRARY = late(r"(?P<library>[^\s:]{1,400}): cannot open shared object file")
+_VERSION = late(
     r"(?P<library>[^\s:]{1,400}): version [`'](?P<version>[\w.]{1,64})' not found(?: \(required by (?P<by>[^)\n]{1,400})\))?"
 )
-_SYMBOL = re.compile(r"undefined symbol: ?(?P<symbol>[\w@$.]{1,600})")
-_REQUIRED = re.compile(r"(?P<package>[\w.-]{1,80}) with minimum required version (?P<required>[\w.]{1,40})")
+_SYMBOL = late(r"undefined symbol: ?(?P<symbol>[\w@$.]{1,600})")
+_REQUIRED = late(r"(?P<package>[\w.-]{1,80}) with minimum required version (?P<required>[\w.]{1,40})")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

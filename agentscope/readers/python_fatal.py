@@ -4,17 +4,17 @@ Sources: Python/pylifecycle.c (fatal_error) and Modules/faulthandler.c of CPytho
 (`dump_traceback_later`, SIGUSR1) and ends nothing.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_FATAL = re.compile(r"Fatal Python error: (?P<fatal>[^\n]{1,400})")
-_FRAME = re.compile(r'^\s{0,40}File "(?P<file>[^"\n]{0,1024})", line (?P<line>\d{1,9}|\?\?\?) in (?P<function>.{1,400})$')
+_FATAL = late(r"Fatal Python error: (?P<fatal>[^\n]{1,400})")
+_FRAME = late(r'^\s{0,40}File "(?P<file>[^"\n]{0,1024})", line (?P<line>\d{1,9}|\?\?\?) in (?P<function>.{1,400})$')
 _SIGNALS = {
     "Segmentation fault": ("SIGSEGV", "crash/segfault"),
     "Bus error": ("SIGBUS", "crash/bus"),

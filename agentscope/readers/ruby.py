@@ -4,21 +4,21 @@ Source: error.c and vm_dump.c of CRuby. `file:line:in 'method': message (Class)`
 like Python's; `[BUG]` is the interpreter's own crash.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
-_HEAD = re.compile(
+_HEAD = late(
     r"^\s{0,8}(?P<file>[^\s:][^:\n]{0,500}):(?P<line>\d{1,9}):(?:in [`'](?P<function>[^'\n]{1,200})': )?\s?(?P<message>[^\n]{0,2000}?) ?"
     r"\((?P<type>[A-Z]\w{0,60}(?:::[A-Z]\w{0,60}){0,6})\)$"
 )
-_BUG = re.compile(r"\[BUG\] (?P<bug>[^\n]{1,300})")
+_BUG = late(r"\[BUG\] (?P<bug>[^\n]{1,300})")
 _TYPES = {
     "NoMemoryError": "oom/runtime-heap",
     "LoadError": "drift/missing-library",

@@ -5,10 +5,10 @@ Sources: library/std/src/panicking.rs, library/std/src/sys/pal/unix/stack_overfl
 `task '<main>' failed at`. Zig's `thread N panic:` reads much the same.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in, errno_in
@@ -16,24 +16,22 @@ from agentscope.readers._words import cause_in, errno_in
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
 _WHO = r"(?:thread|task) '(?P<thread>[^'\n]{1,120})' (?:\(\d{1,12}\) )?"
-_NEW = re.compile(_WHO + r"panicked at (?P<file>[^'\n:][^:\n]{0,400}):(?P<line>\d{1,9}):(?:(?P<column>\d{1,6}):?)?$")
-_OLD = re.compile(
+_NEW = late(_WHO + r"panicked at (?P<file>[^'\n:][^:\n]{0,400}):(?P<line>\d{1,9}):(?:(?P<column>\d{1,6}):?)?$")
+_OLD = late(
     _WHO
     + r"(?:panicked|failed) at '(?P<message>.{0,3000}?)', (?P<file>[^\s:,'][^:\n]{0,400}):(?P<line>\d{1,9})(?::(?P<column>\d{1,6}))?"
 )
-_OLD_CUT = re.compile(_WHO + r"(?:panicked|failed) at '(?P<message>.{0,3000})$")
-_OVERFLOW = re.compile(r"thread '(?P<thread>[^'\n]{1,120})' (?:\(\d{1,12}\) )?has overflowed its stack")
-_MEMORY = re.compile(r"memory allocation of (?P<bytes>\d{1,20}) bytes failed")
-_DOUBLE = re.compile(
-    r"thread panicked while (?:panicking|processing panic)\. aborting|thread caused non-unwinding panic\. aborting"
-)
-_RUNTIME = re.compile(r"^fatal runtime error: (?P<fatal>[^\n]{1,300})")
-_ANYHOW = re.compile(r"^Error: (?P<message>[^\n]{1,600})$")
-_ZIG = re.compile(r"^(?:thread \d{1,12} )?panic: (?P<message>[^\n]{1,400})$")
-_FOLLOWS = re.compile(
+_OLD_CUT = late(_WHO + r"(?:panicked|failed) at '(?P<message>.{0,3000})$")
+_OVERFLOW = late(r"thread '(?P<thread>[^'\n]{1,120})' (?:\(\d{1,12}\) )?has overflowed its stack")
+_MEMORY = late(r"memory allocation of (?P<bytes>\d{1,20}) bytes failed")
+_DOUBLE = late(r"thread panicked while (?:panicking|processing panic)\. aborting|thread caused non-unwinding panic\. aborting")
+_RUNTIME = late(r"^fatal runtime error: (?P<fatal>[^\n]{1,300})")
+_ANYHOW = late(r"^Error: (?P<message>[^\n]{1,600})$")
+_ZIG = late(r"^(?:thread \d{1,12} )?panic: (?P<message>[^\n]{1,400})$")
+_FOLLOWS = late(
     r"value: (?:Any|PoisonError|RecvError|SendError|JoinError::Panic)|A Tokio 1\.x context was found, but it is being shutdown"
 )
-_PATH = re.compile(r"path=(?P<path>[^;)\n]{1,400})|path: \"(?P<quoted>[^\"\n]{1,400})\"")
+_PATH = late(r"path=(?P<path>[^;)\n]{1,400})|path: \"(?P<quoted>[^\"\n]{1,400})\"")
 
 
 def read(passage: Passage) -> Iterator[Mark]:

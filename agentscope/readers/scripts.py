@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_in
@@ -15,7 +16,7 @@ KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 
 _UNCAUGHT = "exception/uncaught"
 _FORMS: tuple[tuple[str, str, re.Pattern[str]], ...] = tuple(
-    (cause, needle, re.compile(pattern))
+    (cause, needle, late(pattern))
     for cause, needle, pattern in (
         (
             "drift/missing-library",

@@ -4,10 +4,10 @@ Source: src/core/service.c and src/core/unit.c of systemd; "main process exited"
 for, or a start or stop that ran over its time, is the manager's doing: no death of its own.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 from agentscope.readers._words import cause_of_signal, signal_named
@@ -15,35 +15,31 @@ from agentscope.readers._words import cause_of_signal, signal_named
 KINDS = frozenset({"systemd", "kmsg", "docker", "k8s"})
 
 _UNIT = r"(?:systemd(?:\[\d{1,9}\])?: )?(?:(?P<unit>[\w@.:\\-]{1,255}\.(?:service|scope|slice|socket|mount|timer)): )?"
-_EXITED = re.compile(
+_EXITED = late(
     _UNIT
     + r"(?P<which>[Mm]ain|[Cc]ontrol|[Cc]hild) process(?: \d{1,10})?(?: belonging to unit \S{1,255})? exited, code=(?P<code>exited|killed|dumped)"
     r",? status=(?P<status>\d{1,3})(?:/(?P<name>[A-Z_]{1,24}))?"
 )
-_RESULT = re.compile(
+_RESULT = late(
     _UNIT + r"(?:Failed with result '(?P<result>[\w-]{1,40})'|Unit entered failed state|Result: (?P<result2>[\w-]{1,40}))"
 )
-_WATCHDOG = re.compile(_UNIT + r"[Ww]atchdog timeout")
-_KILLING = re.compile(
-    _UNIT + r"Killing process (?P<pid>\d{1,10}) \((?P<comm>[^)\n]{1,64})\) with signal (?P<signal>SIG[A-Z]{2,6})"
-)
-_TIMEOUT = re.compile(
-    _UNIT + r"(?:(?:[Ss]tart|[Ss]top|State 'stop-\w{1,20}')[\w '-]{0,40} tim(?:ed out|eout)|operation timed out)"
-)
-_MAIN_PID = re.compile(
+_WATCHDOG = late(_UNIT + r"[Ww]atchdog timeout")
+_KILLING = late(_UNIT + r"Killing process (?P<pid>\d{1,10}) \((?P<comm>[^)\n]{1,64})\) with signal (?P<signal>SIG[A-Z]{2,6})")
+_TIMEOUT = late(_UNIT + r"(?:(?:[Ss]tart|[Ss]top|State 'stop-\w{1,20}')[\w '-]{0,40} tim(?:ed out|eout)|operation timed out)")
+_MAIN_PID = late(
     r"(?:Main PID|Process): (?P<pid>\d{1,10})(?: \((?P<comm>[^)=,\n]{1,64})\)| Exec\w{1,20}=[^\n]{1,600}?)?(?: \(code=(?P<code>\w{1,12}),? (?:signal|status)=(?P<status>[\w/]{1,24})\))?"
 )
-_ACTIVE = re.compile(r"Active: failed \(Result: (?P<result>[\w-]{1,40})")
-_OOM = re.compile(
+_ACTIVE = late(r"Active: failed \(Result: (?P<result>[\w-]{1,40})")
+_OOM = late(
     _UNIT
     + r"(?:A process of this unit has been killed by the OOM killer|The kernel OOM killer killed some processes in this unit)"
 )
-_CORE = re.compile(
+_CORE = late(
     r"(?:systemd-coredump(?:\[\d{1,9}\])?: )?Process (?P<pid>\d{1,10}) \((?P<comm>[^)\n]{1,64})\) of user (?P<uid>\d{1,10}) (?:dumped core|terminated abnormally"
     r"(?: with signal (?P<number>\d{1,2})/(?P<signal>\w{2,6}))?)"
 )
-_CORE_SIGNAL = re.compile(r"^\s{0,20}Signal: (?P<number>\d{1,2}) \((?P<signal>\w{2,6})\)")
-_STOPPING = re.compile(r"(?:Stopping|Stopped|Deactivated successfully|Succeeded\.)")
+_CORE_SIGNAL = late(r"^\s{0,20}Signal: (?P<number>\d{1,2}) \((?P<signal>\w{2,6})\)")
+_STOPPING = late(r"(?:Stopping|Stopped|Deactivated successfully|Succeeded\.)")
 _AS_SEEN = ("code", "status", "signal", "result", "unit", "pid")
 
 

@@ -4,17 +4,17 @@ Sources: error(3) of glibc ("prog: what: strerror"), curl's and git's messages, 
 documentation of memory limits. Such a line decides only where it stands at the end and nothing better is said.
 """
 
-import re
 from collections.abc import Iterator
 
 from agentscope.model import Reading
+from agentscope.readers._late import late
 from agentscope.readers._mark import Mark, Weight
 from agentscope.readers._passage import Passage
 
 KINDS = frozenset({"stderr", "docker", "k8s", "systemd"})
 LAST_LINES = 6
 
-_STRERROR = re.compile(
+_STRERROR = late(
     r"^(?P<program>[\w./+-]{1,200}): (?P<what>[^\n]{0,600}?)(?:: )?(?P<why>No space left on device|Disk quota exceeded|Cannot allocate memory|Too many open files"
     r"(?: in system)?)$"
 )
@@ -25,35 +25,29 @@ _CAUSES = {
     "Too many open files": ("exception/fd-exhausted", "EMFILE"),
     "Too many open files in system": ("exception/fd-exhausted", "ENFILE"),
 }
-_NETWORK = re.compile(
+_NETWORK = late(
     r"^(?:curl: \((?:5|6|7|28|35|52|56|60)\) |fatal: unable to access |ssh: (?:connect to host|Could not resolve)|wget: unable to resolve|nc: connect to "
     r"|ERROR 200[235] \(|psql: error: (?:could not connect|connection to server)|(?:fatal: )?[Cc]ould not resolve host)"
 )
-_DISK = re.compile(
+_DISK = late(
     r"(?:could not (?:write|extend|create)|Disk is full|write error|cannot write|PANIC)[^\n]{0,300}No space left on device|ran out of disk space"
 )
 _LIMITS = (
     (
         "oom/cgroup",
-        re.compile(
-            r"Detected \d{1,6} oom[-_]kill event|Exceeded (?:job|step) memory limit|tasks? [\d,-]{1,80}: Out [Oo]f Memory"
-        ),
+        late(r"Detected \d{1,6} oom[-_]kill event|Exceeded (?:job|step) memory limit|tasks? [\d,-]{1,80}: Out [Oo]f Memory"),
     ),
     (
         "oom/cgroup",
-        re.compile(
-            r"Memory limit of [\d.]{1,12} ?[KMG]i?B? exceeded with|OutOfMemoryError: Container killed due to memory usage"
-        ),
+        late(r"Memory limit of [\d.]{1,12} ?[KMG]i?B? exceeded with|OutOfMemoryError: Container killed due to memory usage"),
     ),
-    ("oom/cgroup", re.compile(r"topic=/tasks/oom|container oom [0-9a-f]{12,64}|using too much memory and was terminated")),
+    ("oom/cgroup", late(r"topic=/tasks/oom|container oom [0-9a-f]{12,64}|using too much memory and was terminated")),
     (
         "oom/userspace-killer",
-        re.compile(
-            r"[Cc]ontainer killed by YARN for exceeding|running beyond (?:physical|virtual) memory limits|TERM_MEMLIMIT"
-        ),
+        late(r"[Cc]ontainer killed by YARN for exceeding|running beyond (?:physical|virtual) memory limits|TERM_MEMLIMIT"),
     ),
-    ("oom/userspace-killer", re.compile(r"Error R15 \(Memory quota vastly exceeded\)")),
-    ("killed/limit", re.compile(r"CANCELLED AT [^\n]{1,60} DUE TO TIME LIMIT|TERM_RUNLIMIT|DUE to TIME LIMIT")),
+    ("oom/userspace-killer", late(r"Error R15 \(Memory quota vastly exceeded\)")),
+    ("killed/limit", late(r"CANCELLED AT [^\n]{1,60} DUE TO TIME LIMIT|TERM_RUNLIMIT|DUE to TIME LIMIT")),
 )
 
 

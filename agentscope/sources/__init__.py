@@ -57,6 +57,10 @@ class Engine(Source, Protocol):
         """
         ...
 
+    def memory(self) -> Mapping[int, int | None]:
+        """Resident bytes of every watched process now, by pid; None where it has given its memory back already."""
+        ...
+
     def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
         """These processes with their threads, now, by an iterator of their own. Any thread may ask; empty where it cannot be had."""
         ...

@@ -20,7 +20,7 @@ from agentscope.sources.decode import Decoder
 from agentscope.sources.libbpf import BpfError, Ring, SharedPage, the_library, tracepoint_id
 from agentscope.sources.loading import KERNEL_BTF, PROBES, Family, Flavour, load, not_loadable
 from agentscope.sources.python_runtime import PythonFinder
-from agentscope.sources.sampling import Samples
+from agentscope.sources.sampling import Samples, rss_by_pid
 
 if TYPE_CHECKING:
     from agentscope.sources.examiner import Examiner
@@ -146,6 +146,16 @@ class CoreEngine:
             return ()
         self._samples.prepare()
         return self._samples.fold((self._object.read_iterator(_PULSE),))
+
+    def memory(self) -> dict[int, int | None]:
+        """Resident bytes of every watched process now, by pid: a tenth of the cost of a sample."""
+        if not self._object.attached(_PULSE):
+            return {}
+        self._control.bytes[20:24] = struct.pack("<I", True)
+        try:
+            return rss_by_pid(self._object.read_iterator(_PULSE))
+        finally:
+            self._control.bytes[20:24] = struct.pack("<I", False)
 
     def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
         """These processes with their threads, now; empty where that cannot be had."""

@@ -175,6 +175,16 @@ def _process_of(pid: int, told: bytes, pages: bytes, threads: list[ThreadSample]
     return ProcessSample(pid=pid, start_ns=start_ns, anon_bytes=anon_bytes, rss_bytes=rss_bytes, threads=tuple(threads))
 
 
+def rss_by_pid(written: bytes) -> dict[int, int | None]:
+    """Resident bytes by pid, from a pass over the leaders alone; None where the leader has ended."""
+    found: dict[int, int | None] = {}
+    rows = written[PULSE_HEAD.size : len(written) - (len(written) - PULSE_HEAD.size) % PULSE_ROW.size]
+    for pages, pid, _, _ in _SPLIT.iter_unpack(rows):
+        anon, file, shmem = _PAGES.unpack(pages)
+        found[pid] = None if anon == ABSENT else (anon + file + shmem) * PAGE_BYTES
+    return found
+
+
 def registers_of(rows: bytes, pid: int) -> dict[int, dict[int, int]]:
     """The registers of the threads of `pid`, by tid and DWARF number; rows of other processes may be among them."""
     found = {}

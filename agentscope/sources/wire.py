@@ -88,7 +88,7 @@ CALL_KEY = Layout("call_key", "pid:I number:H error:H")
 CONNECT_KEY = Layout("connect_key", "pid:I error:H length:H address:112s")
 STATUS_KEY = Layout("status_key", "pid:I status:I")
 WATCH = Layout("watch", "execed_ns:Q last_fault_ns:Q faults:I flags:I")
-CONTROL = Layout("control", "lost_records:Q lost_watches:Q discover:I reserved:I")
+CONTROL = Layout("control", "lost_records:Q lost_watches:Q discover:I leaders_only:I")
 TAIL = Layout("tail", "position:Q written_ns:Q bytes:8192s")
 PYTHON_LAYOUT = Layout(
     "python_layout",

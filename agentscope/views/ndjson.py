@@ -42,6 +42,8 @@ class NdjsonWriter:
         self.queue_bytes = queue_bytes
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
+        self.batch: list[tuple[bytes, int]] = []  # lines of this turn of the loop, each with the limit that holds for it
+        self.batch_bytes = 0
         self.lines: deque[bytes] = deque()
         self.waiting_bytes = 0
         self.dropped = 0
@@ -66,10 +68,12 @@ class NdjsonWriter:
             self.drop()
             return
         # a pulse comes again in a second, an incident does not
-        self.put(line, self.queue_bytes // 2 if isinstance(event, Pulse) else self.queue_bytes)
+        is_pulse = isinstance(event, Pulse)
+        self.put(line, self.queue_bytes // 2 if is_pulse else self.queue_bytes, may_wait=is_pulse)
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until everything is written or the time is over; False if something was left."""
+        self.send()
         if self.dropped:
             self.tell_loss()
         waiter = asyncio.ensure_future(self.drained.wait())
@@ -92,27 +96,38 @@ class NdjsonWriter:
 
     # --- on the loop's thread ------------------------------------------------------------------------------------------
 
-    def put(self, line: bytes, limit_bytes: int) -> bool:
-        """Write the line now, or queue it, or drop it; False if it was dropped."""
+    def put(self, line: bytes, limit_bytes: int, *, may_wait: bool = False) -> None:
+        """Send the line, or let it wait for the end of this turn of the loop: a hundred pulses are one write."""
+        if may_wait and not self.batch:
+            self.loop.call_soon(self.send)
+        self.batch.append((line, limit_bytes))
+        self.batch_bytes += len(line)
+        if not may_wait or self.batch_bytes >= CHUNK_BYTES:
+            self.send()
+
+    def send(self) -> None:
+        """Write the lines of this turn, queue what would have to wait, drop what finds no room."""
+        batch, self.batch, self.batch_bytes = self.batch, [], 0
+        if not batch or self.closed.done():
+            return
         if self.at_once and not self.waiting_bytes:
-            line = self.write_at_once(line)
-            if not line:
-                return True
-            # a line that is half out must be finished, whatever the limit says
-            limit_bytes += len(line)
+            left = self.write_at_once(b"".join(line for line, _ in batch))
+            # a line that is half out must be finished, whatever the limit says; so is what little came with it
+            batch = [(left, len(left))] if left else []
         with self.lock:
-            if self.waiting_bytes + len(line) > limit_bytes:
-                self.drop()
-                return False
-            self.lines.append(line)
-            self.waiting_bytes += len(line)
-            self.drained.clear()
+            for line, limit_bytes in batch:
+                if self.waiting_bytes + len(line) > limit_bytes:
+                    self.drop()
+                    continue
+                self.lines.append(line)
+                self.waiting_bytes += len(line)
+                self.drained.clear()
             self.ready.notify()
-        if self.thread is None:
+            waiting = bool(self.lines)
+        if waiting and self.thread is None:
             # a daemon: a reader that never reads must not keep the program from ending
             self.thread = threading.Thread(target=self.run, name="agentscope-ndjson", daemon=True)
             self.thread.start()
-        return True
 
     def write_at_once(self, line: bytes) -> bytes:
         """What of the line could not be written without waiting."""

@@ -20,7 +20,7 @@ from agentscope.evidence.python_threads import PythonThreads
 from agentscope.evidence.sockets import Sockets
 from agentscope.evidence.syscall_profile import CallProfile
 from agentscope.evidence.thread_waits import ThreadWaits
-from agentscope.examination import CallCount, ConnectCount
+from agentscope.examination import NOT_YET, CallCount, ConnectCount
 from agentscope.examination.frames import blamed_place
 from agentscope.model import Finding
 
@@ -31,10 +31,6 @@ FAILURES, FAILURES_PER_S = 4, 1.0  # a model client tries three times in 1.4 s, 
 BAD_ANSWERS, BAD_SHARE = 3, 0.9
 STORM_PER_S, STORM_SHARE = 100.0, 0.5
 WORDS_BYTES = 1024  # that it may write for each failure: more is work
-# Failing so is how these calls say "not yet", or "not here": no sign of anything gone wrong.
-NORMAL = frozenset(
-    {"EAGAIN", "EWOULDBLOCK", "EINTR", "ETIMEDOUT", "EINPROGRESS", "ERESTARTSYS", "ECHILD", "ERESTART_RESTARTBLOCK"}
-)
 RECEIVES = frozenset({"recvfrom", "recvmsg"})
 LOOKUPS = frozenset({"open", "openat", "stat", "lstat", "newfstatat", "statx", "access", "faccessat", "faccessat2", "readlink",
                      "readlinkat", "execve", "getxattr", "lgetxattr", "ioctl", "lseek", "futex"})  # fmt: skip
@@ -178,7 +174,7 @@ def storm(pid: int, waits: ThreadWaits, profile: CallProfile) -> Finding | None:
     """Any other call that fails in one way hundreds of times a second, and is most of what it does."""
     process = waits.process(pid)
     worst: CallCount | None = max(
-        (each for each in profile.calls if each.pid == pid and each.error not in {None, *NORMAL} and each.name != "connect"),
+        (each for each in profile.calls if each.pid == pid and each.error not in {None, *NOT_YET} and each.name != "connect"),
         key=lambda each: each.count,
         default=None,
     )
