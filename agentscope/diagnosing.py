@@ -22,7 +22,7 @@ from agentscope.agents import (
 )
 from agentscope.classifier import classify
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
-from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, collect_all
+from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, binding_of, collect_all
 from agentscope.incidents import Ended
 from agentscope.ledger import Ledger, state_dir
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
@@ -193,8 +193,7 @@ def pulse_of(scene: HangScene, state: str, cpu_percent: float) -> Pulse:
 
     agent = scene.agent
     rss, threads = usage_of(agent.pid)
-    limited = [cgroup for cgroup in (scene.last_seen.cgroups if scene.last_seen else ()) if cgroup.limit_bytes is not None]
-    binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+    binding = binding_of(scene.last_seen.cgroups if scene.last_seen else ())
     return Pulse(
         at_ns=now_ns(),
         agent_pid=agent.pid,

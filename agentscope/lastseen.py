@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 import psutil
 
-from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words
+from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words, binding_of
 from agentscope.model import Process, ProcessExit
 
 HISTORY_KEPT = 600  # samples: ten minutes
@@ -180,6 +180,7 @@ class LastSeenCache:
     def __init__(self, boot_wall_ns: int) -> None:
         self.boot_wall_ns = boot_wall_ns
         self.seen: dict[int, LastSeen] = {}
+        self.binding: dict[int, CgroupMemory | None] = {}
         self.memory: dict[int, deque[MemorySample]] = {}
         self.stderr: dict[int, int] = {}
 
@@ -188,7 +189,8 @@ class LastSeenCache:
         kept = self.seen.get(process.pid)
         if kept is not None and now_ns - kept.at_ns < REFRESH_NS and not execed:
             return
-        self.seen[process.pid] = read_last_seen(process, maps=True)
+        seen = self.seen[process.pid] = read_last_seen(process, maps=True)
+        self.binding[process.pid] = binding_of(seen.cgroups)
         if process.pid not in self.stderr:
             held = open_stderr(process.pid)
             if held is not None:
@@ -237,6 +239,7 @@ class LastSeenCache:
     def forget(self, pid: int) -> None:
         """The process ended and its evidence was taken."""
         self.seen.pop(pid, None)
+        self.binding.pop(pid, None)
         self.memory.pop(pid, None)
         held = self.stderr.pop(pid, None)
         if held is not None:

@@ -313,9 +313,7 @@ class Live:
     def tell_use(self, tree: Tree, rss: Mapping[int, int | None], now: int) -> None:
         """One agent's pulse; what its threads do is that of their last sample."""
         cache = self.pipeline.cache
-        seen = cache.seen.get(tree.root.process.pid) if tree.root else None
-        limited = [cgroup for cgroup in (seen.cgroups if seen else ()) if cgroup.limit_bytes is not None]
-        binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+        binding = cache.binding.get(tree.root.process.pid) if tree.root else None
         living = {pid: rss[pid] for pid in tree.live if pid in rss}
         for pid, rss_bytes in living.items():
             cache.sample(pid, MemorySample(at_ns=now, rss_bytes=rss_bytes))

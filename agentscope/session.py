@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from agentscope.views.board import Board
 
 FLUSH_S = 2.0
+GARBAGE_AFTER = 20_000  # objects: a sample of a thousand threads makes thousands that are gone a second later
 M_ARENA_MAX = -8  # malloc.h
 
 
@@ -58,6 +59,7 @@ def settle_memory() -> None:
     They take turns by the interpreter lock anyway, and an arena each cost 10 MiB. M_ARENA_MAX of mallopt(3) is glibc's.
     """
     gc.freeze()
+    gc.set_threshold(GARBAGE_AFTER)
     gc.enable()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
@@ -145,6 +147,7 @@ def print_table(targets: tuple[Target, ...], state: str | None, recording: str |
 def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> None:
     """Fill a board from /proc and the ledger, without a probe."""
     from agentscope.agents import agent_of, live_processes, matches, roots
+    from agentscope.evidence import binding_of
     from agentscope.lastseen import memory_cgroups, usage_of
     from agentscope.model import AgentSeen, Pulse
 
@@ -155,8 +158,7 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
         if seen.pid == os.getpid():
             continue
         board.apply(AgentSeen(at_ns=now_ns(), agent=agent_of(seen, boot_wall_ns()), because=because))
-        limited = [cgroup for cgroup in memory_cgroups(seen.cgroup) if cgroup.limit_bytes is not None]
-        binding = min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
+        binding = binding_of(memory_cgroups(seen.cgroup))
         rss, threads = usage_of(seen.pid)
         board.apply(
             Pulse(

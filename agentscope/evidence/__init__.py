@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -53,6 +53,12 @@ class CgroupMemory(Value, frozen=True):
     peak_bytes: int | None = None
     hit_limit_count: int | None = None
     oom_kill_count: int | None = None
+
+
+def binding_of(cgroups: Iterable[CgroupMemory]) -> CgroupMemory | None:
+    """The cgroup whose limit a process meets first: the tightest of its own and those above; None: there is no limit."""
+    limited = [cgroup for cgroup in cgroups if cgroup.limit_bytes is not None]
+    return min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None)
 
 
 class LastSeen(Value, frozen=True):

@@ -1,6 +1,6 @@
 """The ceilings above this process: its cgroups' memory limits (v1 and v2), its rlimits, and what the host had free."""
 
-from agentscope.evidence import AnyScene, CgroupMemory, Evidence, Missing
+from agentscope.evidence import AnyScene, CgroupMemory, Evidence, Missing, binding_of
 
 ABSENT = "no memory limit was read"
 
@@ -38,10 +38,9 @@ def collect(scene: AnyScene) -> MemoryLimits | Missing:
     seen = scene.last_seen
     if seen is None:
         return Missing(kind="memory-limits", because="the process ended before its limits could be read")
-    limited = [cgroup for cgroup in seen.cgroups if cgroup.limit_bytes is not None]
     return MemoryLimits(
         source="cgroup files and /proc/PID/limits while it lived",
-        binding=min(limited, key=lambda cgroup: cgroup.limit_bytes or 0, default=None),
+        binding=binding_of(seen.cgroups),
         address_space_bytes=seen.soft_limits.get("AS"),
         data_bytes=seen.soft_limits.get("DATA"),
         host_available_bytes=seen.host_available_bytes,

@@ -537,6 +537,23 @@ def test_sample_tells_who_waits_for_what(engine: CoreEngine) -> None:
         process.wait()
 
 
+def test_memory_is_that_of_a_sample(engine: CoreEngine) -> None:
+    """Reading the memory of processes alone tells the same as a sample of all their threads, which comes out whole after it."""
+    process = subprocess.Popen(["/bin/sleep", "30"])
+    engine.watch(process.pid)
+    wait_for_call(process.pid, "230 ")
+    try:
+        told = engine.memory()[process.pid]
+        (sample,) = [each for each in engine.sample() if each.pid == process.pid]
+        assert told is not None
+        assert told > 0
+        assert told == sample.rss_bytes
+        assert [thread.tid for thread in sample.threads] == [process.pid]
+    finally:
+        process.kill()
+        process.wait()
+
+
 def test_discovery_watches_every_exec(engine: CoreEngine) -> None:
     """With discovery on, a process nobody named is reported from its exec; with it off, nothing is."""
     subprocess.run(["/bin/true", "unseen"], check=True)

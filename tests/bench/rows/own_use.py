@@ -10,7 +10,8 @@ from tests.bench.observers import Observer, agentscope, bpftrace
 from tests.bench.stage import Stage
 
 AGENTS = 100
-SECONDS = 20
+SECONDS = 120  # as long as the longest pause between two looks at an agent, so that every look is counted
+SETTLING = 30  # finding them and the first look at each: once in a life
 
 
 def rows(stage: Stage) -> Iterator[Row]:
@@ -21,11 +22,11 @@ def rows(stage: Stage) -> Iterator[Row]:
             assert agent.stdout is not None
             agent.stdout.readline()
         with agentscope(stage.folder, "--name", "^asb-agent$", silent=True) as observer:
-            cpu, rss, peak = use(observer, stage.times(SECONDS))
+            cpu, rss, peak = use(observer, stage.times(SETTLING), stage.times(SECONDS))
         beside = {"cpu": {}, "rss": {}}
         if "bpftrace" not in stage.absent:
             with bpftrace(silent=True) as other:
-                other_cpu, other_rss, _ = use(other, stage.times(SECONDS))
+                other_cpu, other_rss, _ = use(other, stage.times(SETTLING), stage.times(SECONDS))
             beside = {"cpu": {"bpftrace": f"{other_cpu:.2f} %"}, "rss": {"bpftrace": f"{other_rss:.0f} MiB"}}
         what = f"{AGENTS} agents, {AGENTS * 10} threads, {stage.times(SECONDS)} s"
         yield Row(f"processor, {what}", f"{cpu:.2f} % of one core", "1 %", cpu <= 1, beside["cpu"])
@@ -36,9 +37,9 @@ def rows(stage: Stage) -> Iterator[Row]:
             agent.communicate()
 
 
-def use(observer: Observer, seconds: float) -> tuple[float, float, float]:
+def use(observer: Observer, settling: float, seconds: float) -> tuple[float, float, float]:
     """Percent of one core over this time, and MiB of resident memory at its end and at its peak."""
-    time.sleep(2)  # what it does at the start is another row
+    time.sleep(settling)
     before, began = busy_ns(observer.process.pid), time.monotonic_ns()
     time.sleep(seconds)
     cpu = 100 * (busy_ns(observer.process.pid) - before) / (time.monotonic_ns() - began)
