@@ -8,7 +8,7 @@ import contextlib
 import heapq
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -70,6 +70,8 @@ class Live:
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
             pipeline.kernel_lines = None
+        if pipeline.marks is not None:
+            pipeline.marks.lockfile_of = lockfiles(wanted)
         pipeline.words_missing = NOT_ATTACHED
 
     def start(self, degraded: tuple[str, ...] = ()) -> None:
@@ -334,6 +336,12 @@ class Live:
                 await asyncio.wait_for(stop.wait(), for_s)
         finally:
             self.close()
+
+
+def lockfiles(wanted: Config) -> Callable[[Agent], str | None]:
+    """The lock file that is configured for an agent, by the name that its entry gives it."""
+    named = {label: agent.lockfile for label, agent in wanted.agents.items()}
+    return lambda agent: named.get(agent.name)
 
 
 def warm() -> None:

@@ -6,7 +6,7 @@ never loaded. Paths are as the process names them, inside its root.
 
 from typing import Literal
 
-from agentscope.distributions import Distribution, NodePackage, SystemPackages
+from agentscope.distributions import Deviation, Distribution, NodePackage, SystemPackages
 from agentscope.model import Value
 
 DriftKind = Literal[
@@ -59,11 +59,19 @@ class Interpreter(Value, frozen=True):
 
 
 class LockFile(Value, frozen=True):
-    """A lock file by a digest of what it holds."""
+    """A lock file by a digest of what it holds, and what is installed otherwise than it says.
+
+    `locked` is how many packages it pins (None: they were not looked at), `deviating` holds at most 20 of `count`. `unread` says why
+    it could not be read; then its digest is empty, unless only its form is not known.
+    """
 
     path: str
     digest: str
     mtime_ns: int | None = None
+    locked: int | None = None
+    deviating: tuple[Deviation, ...] = ()
+    count: int = 0
+    unread: str | None = None
 
 
 class Image(Value, frozen=True):

@@ -92,10 +92,19 @@ class Marks:
         looked_at = process.start_ns % TICK_NS == 0
         since_ns = process.start_ns if looked_at else event.at_ns
         run = Run(agent, process, since_ns, looked_at, cwd_of(process), root_of(process))
+        run.lockfile = self._lockfile_of(run)
         run.next_ns = since_ns + SETTLING_NS[0]
         self.runs[process.pid] = run
         run.known = self._submit(self._know, run)
         run.pending = self._submit(self._begin, run, event.at_ns)
+
+    def _lockfile_of(self, run: Run) -> str | None:
+        """The lock file that is configured for its agent; a relative one is in the folder that the agent was started in."""
+        configured = self.lockfile_of(run.agent)
+        if configured is None or configured.startswith("/"):
+            return configured
+        first = self.runs.get(run.agent.pid, run)
+        return f"{first.cwd or run.cwd}/{configured}" if first.cwd or run.cwd else configured
 
     def exited(self, event: ProcessExit) -> None:
         """A process ended: one that ended well was healthy, however short its life."""
@@ -214,7 +223,7 @@ class Marks:
         if run.own is not None and paths <= run.paths:
             return False
         facts = facts_of(body, start_ns=run.process.start_ns, container=run.agent.container) if lives(run) else None
-        taken = take(facts, lockfile=self.lockfile_of(run.agent)) if facts is not None else None
+        taken = take(facts, lockfile=run.lockfile) if facts is not None else None
         if taken is None or not lives(run):
             return False
         taken = msgspec.structs.replace(taken, pid=run.process.pid)

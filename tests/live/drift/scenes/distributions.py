@@ -24,6 +24,41 @@ def late_import_after_a_partial_upgrade(place: Place) -> Script:
     place.wheel("partly", "2.0", {"partly/__init__.py": "one = 1\ntwo = 2\n", "partly/late.py": "from partly import two\n"})
 
 
+UV_LOCK = 'version = 1\n[[package]]\nname = "partly"\nversion = "1.0"\nsource = { registry = "https://pypi.org/simple" }\n'
+
+
+@scene(
+    "drift/python-import",
+    FAILED,
+    names=("partly", "1.0", "2.0"),
+    proof=("partly 2.0 is installed, uv.lock has 1.0",),
+    complains="cannot import name 'old' from 'partly'",
+)
+def upgraded_past_the_lock_file(place: Place) -> Script:
+    """Pip upgrades what the lock file pins, which the configuration names by a path in the agent's folder."""
+    python = place.venv()
+    place.lockfile = "locks/uv.lock"
+    place.write("locks/uv.lock", UV_LOCK)
+    place.wheel("partly", "1.0", {"partly/__init__.py": "old = 1\n"})
+    yield place.script("from partly import old", "old", python=python)
+    place.wheel("partly", "2.0", {"partly/__init__.py": "new = 1\n"})
+
+
+@scene(
+    "exception/uncaught",
+    FAILED,
+    proof=("of the 1 packages that uv.lock pins none is installed in another version",),
+    complains="ZeroDivisionError",
+)
+def error_of_its_own_under_the_lock_file(place: Place) -> Script:
+    """What is installed is what the lock file pins; the error is the agent's own."""
+    python = place.venv()
+    place.lockfile = "uv.lock"
+    place.write("uv.lock", UV_LOCK)
+    place.wheel("partly", "1.0", {"partly/__init__.py": "old = 1\n"})
+    yield place.script("from partly import old", "1 / 0", python=python)
+
+
 @scene("drift/python-import", NOT_FOUND, names=("python",), complains="not found", stderr="pipe")
 def base_python_moved(place: Place) -> Script:
     """The Python that a venv was made of is no longer where it was."""
