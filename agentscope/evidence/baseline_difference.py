@@ -10,6 +10,7 @@ from agentscope.evidence import Evidence, Missing, Scene
 from agentscope.evidence.package_changes import may_be_drift, moment, window_of
 
 ABSENT = "nothing that it died of depends on what is installed"
+READS_FILES = True
 KEPT = 80
 # What the program itself is made of; the rest lies around it, and says something only with more.
 OWN: frozenset[DriftKind] = frozenset(

@@ -14,6 +14,7 @@ from agentscope.evidence.package_changes import may_be_drift, window_of
 from agentscope.model import Reading, Value
 
 ABSENT = "no error of Python or Node is told in its last words"
+READS_FILES = True
 TRACED = frozenset({"python", "node"})
 
 

@@ -10,6 +10,7 @@ from agentscope.evidence.last_words import NOT_STARTED, LastWords
 from agentscope.evidence.last_words import collect as read_last_words
 
 ABSENT = "nothing that it died of depends on what is installed"
+READS_FILES = True
 SECOND_NS = 1_000_000_000
 WINDOW_NS = 14 * 86_400 * SECOND_NS  # before its start, where no healthy run says since when
 KEPT = 60

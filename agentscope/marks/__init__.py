@@ -41,8 +41,8 @@ RUNS_LIMIT = 2000
 FAILURES_LIMIT = 100
 NAMESAKES_LIMIT = 4
 CLOSE_S = 2.0
-LOOK_S = 0.5  # at most, and only where nothing was read before: else it is a matter of milliseconds
-LOOKS_S = 1.0  # in ten seconds: a storm of crashes must not stop the stream
+LOOK_S = 2.0  # at most, and only where nothing was read before: else it is a matter of milliseconds
+LOOKS_S = 4.0  # in ten seconds: a storm of crashes must not take a core for itself
 LOOKS_IN_NS = 10 * SECOND_NS
 REUSED_NS = SECOND_NS
 
@@ -54,7 +54,7 @@ A_TOOL = "of tools no baseline is kept: there are only package logs"
 
 
 class Marks:
-    """The healthy marks of all agents of one state directory. Its methods are called from the event loop and do not wait."""
+    """The healthy marks of all agents of one state directory. But for `measured`, its methods are the event loop's and do not wait."""
 
     def __init__(self, state: Path, lockfile_of: Callable[[Agent], str | None] = lambda _: None) -> None:
         self.store = Baselines(state)
@@ -256,17 +256,34 @@ class Marks:
 
     @staticmethod
     def _drop(run: Run) -> None:
-        if run.root is not None:
+        run.dropped = True
+        if run.root is not None and not run.held:
             os.close(run.root)
             run.root = None
 
     # --- at an end ----------------------------------------------------------------------------------------------------------
 
-    def measured(self, scene: Scene) -> Scene:
-        """The scene of an end that may be drift, with what stood there when all was well and what stands there now."""
+    def hold(self, scene: Scene) -> Run | None:
+        """The run of an end that is measured in another thread: what it needs stays open until it is released."""
+        run = self._run_of(scene)
+        if run is not None:
+            run.held += 1
+        return run
+
+    def release(self, run: Run) -> None:
+        """It has been measured."""
+        run.held -= 1
+        if run.dropped:
+            self._drop(run)
+
+    def measured(self, scene: Scene, held: Run | None = None) -> Scene:
+        """The scene of an end that may be drift, with what stood there when all was well and what stands there now.
+
+        It waits, for at most twice LOOK_S. Of a run that is `held` another thread than the event loop's may ask.
+        """
         if not may_be_drift(scene):
             return scene
-        run = self._run_of(scene)
+        run = held or self._run_of(scene)
         if run is None:
             return msgspec.structs.replace(scene, baseline_missing=A_TOOL if scene.scope == "tool" else NOT_SEEN)
         try:

@@ -27,7 +27,7 @@ class Run:
     is a descriptor of its root, where that is not ours: so its files can be reached when it is gone. `settled` tells that `own`
     was taken once its parts were loaded, `healthy` that it can be the measure of the next run. `first` is the name under which
     what the agent was started as is known, such as a script that became this program by exec. `lockfile` is that of the configuration, by a whole path if its folder
-    is known.
+    is known. `held` counts who still looks through its root, so that this is not closed though it is `dropped`.
     """
 
     agent: Agent
@@ -48,6 +48,8 @@ class Run:
     next_ns: int = 0
     pending: Future[None] | None = None
     ended_ns: int | None = None
+    held: int = 0
+    dropped: bool = False
     known: Future[None] | None = None
 
 
