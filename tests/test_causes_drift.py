@@ -522,6 +522,23 @@ class TestPackages:
         for message in ("plan is not a function", "regex is not a function", "ansiRegex is not iterable"):
             assert drift_in(first(exited(1), told(message), about, difference)[1]) == []
 
+    def test_a_node_package_whose_export_the_source_calls_by_another_name(self):
+        """The source that failed is older than the baseline and binds the name to a package: one that changed is drift, another is not."""
+        message = "limit is not a function"
+        told = words(
+            read("exception/uncaught", "node", message=message, exception_type="TypeError", excerpt=f"TypeError: {message}")
+        )
+        difference = since(package("p-limit", "3.1.0", "4.0.0", kind="node-package"))
+        changed = accused("p-limit", "3.1.0", "4.0.0", "called", ecosystem="node")
+        found, _ = first(exited(1), told, failed("other", changed, kind="TypeError", message=message), difference)
+        assert found.cause == "drift/symbol"
+        assert found.culprit.startswith("p-limit 3.1.0 -> 4.0.0 at ")
+        same = accused("queue", "1.0.0", "1.0.0", "called", ecosystem="node")
+        other = accused("p-limit", "3.1.0", "4.0.0", "frame", ecosystem="node")
+        for about in ((same, other), (same,), (other,), ()):
+            found, whole = first(exited(1), told, failed("other", *about, kind="TypeError", message=message), difference)
+            assert drift_in(whole) == []
+
     def test_an_interpreter_that_was_moved_away(self):
         """A shell does not find the Python of a venv, whose base is not where it was."""
         moved = Changed(

@@ -296,9 +296,9 @@ class Suspect:
 def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
     """The changed package that an error is about.
 
-    One that the words name is. One that a library asks for is, where the error came up inside that library: then two packages
-    disagree, not the program with a package. An error of no particular kind can come from anywhere: there the line that failed
-    must name the package and not raise the error itself.
+    One that the words name is, and one whose export was called, by the source that failed. One that a library asks for is,
+    where the error came up inside that library: then two packages disagree, not the program with a package. An error of no particular
+    kind can come from anywhere: there the line that failed must name the package and not raise the error itself.
     """
     imported = refusal.imported
     if imported is None:
@@ -310,7 +310,7 @@ def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
     drift_words = reading is None or (reading.suggests or "").startswith("drift/")
     of_a_kind = imported.failure != "other" or drift_words
     for each, culprit in changed:
-        if each.role == "named" or f"node_modules/{each.name}/" in imported.message:
+        if each.role in {"named", "called"} or f"node_modules/{each.name}/" in imported.message:
             return Suspect(culprit, of_a_kind or each.ecosystem == "node")
     named = any(each.role == "named" for each in imported.accused)
     if reading is None or not _in_library(reading) or (imported.failure == "import" and named):
