@@ -16,7 +16,7 @@ SHOWN = 100
 class Culprit:
     """What changed: a thing that is told with its versions, when (ns since 1970) and by whom, as far as that is known.
 
-    Where nothing tells when, `since_ns` is when it was last as it had been.
+    Where nothing tells when, `since_ns` is when it was last as it had been, and `until_ns` when it surely no longer was.
     `file` is the file of it that counts here, where that is called otherwise. `cites` are the kinds of evidence that say so.
     """
 
@@ -27,6 +27,7 @@ class Culprit:
     file: str = ""
     wall_ns: int | None = None
     since_ns: int | None = None
+    until_ns: int | None = None
     by: By | None = None
     ecosystem: Ecosystem | None = None
     path: str | None = None
@@ -54,11 +55,17 @@ class Culprit:
     def _at(self, said: Callable[[int], str]) -> str:
         if self.wall_ns is not None:
             return f" at {said(self.wall_ns)}"
-        return f" at some time after {said(self.since_ns)}" if self.since_ns is not None else ""
+        if self.since_ns is None:
+            return ""
+        if self.until_ns is not None and self.until_ns >= self.since_ns:
+            since, until = said(self.since_ns), said(self.until_ns)
+            return f" between {since} and {until}" if since != until else f" at {since}"
+        return f" at some time after {said(self.since_ns)}"
 
     def advice(self) -> tuple[str, ...]:
         """The line to type for going back, and what keeps it so."""
-        return going_back(self.ecosystem, self.name, self.before, path=self.path, tool=self.by.tool if self.by else None)
+        tool = self.by.tool if self.by else None
+        return going_back(self.ecosystem, self.name, self.before, path=self.path, tool=tool, removed=self.how == "removed")
 
 
 def dated(wall_ns: int) -> str:
@@ -86,6 +93,7 @@ def of_changed(changed: Changed, since_ns: int) -> Culprit:
         file=drifted.name if drifted.kind not in languages else "",
         wall_ns=changed.wall_ns,
         since_ns=since_ns,
+        until_ns=drifted.until_ns,
         by=change.by if change else None,
         ecosystem=change.ecosystem if change else languages.get(drifted.kind),
         path=drifted.path,

@@ -436,6 +436,22 @@ def test_what_drifted_is_joined_with_who_did_it(tmp_path):
     assert (third.change, third.wall_ns, third.says()) == (None, 9 * SECOND, "idna 1 -> 2")
 
 
+def test_what_is_gone_went_before_its_folder_last_changed(tmp_path):
+    """The folder's time bounds it, or that of the nearest folder above that still stands; what is there has a time of its own."""
+    (tmp_path / "lib/sub").mkdir(parents=True)
+    (tmp_path / "lib/liba.so").touch()
+    os.utime(tmp_path / "lib/sub", ns=(5 * SECOND, 5 * SECOND))
+    os.utime(tmp_path / "lib", ns=(7 * SECOND, 7 * SECOND))
+    things = (
+        Drifted(kind="library", name="libb.so", how="removed", path="/lib/sub/libb.so"),
+        Drifted(kind="library", name="libc.so", how="removed", path="/lib/gone/deep/libc.so"),
+        Drifted(kind="library", name="liba.so", how="replaced", path="/lib/liba.so", changed_ns=9 * SECOND),
+        Drifted(kind="environment", name="PATH", how="removed"),
+    )
+    found = explain(things, Changes(changes=()), root=str(tmp_path))
+    assert [each.drifted.until_ns for each in found] == [5 * SECOND, 7 * SECOND, None, None]
+
+
 def test_a_library_that_no_list_names_any_more_is_found_by_what_its_package_is_called(tmp_path):
     """libssl.so.3 came with libssl3, also where that is called libssl3t64 now; else the only change of that minute did it."""
     gone = Drifted(kind="library", name="libssl.so.3", how="removed", path="/lib/libssl.so.3")

@@ -1,6 +1,7 @@
 """Class drift: said only with both proofs, and of nothing that merely looks alike."""
 
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
@@ -275,7 +276,7 @@ class TestLoader:
         found, _ = first(exited(127), self.GONE, self.UNMET, logs(change(), removed))
         assert found.cause == "drift/missing-library"
         assert found.culprit == f"libfoo1 1.0-1 (libfoo.so.1) removed at {dated(CHANGED_NS)} by apt-get remove -y libfoo1"
-        assert found.advice[0] == "go back: sudo apt-get install --allow-downgrades libfoo1=1.0-1"
+        assert found.advice[0] == "put it back: sudo apt-get install libfoo1=1.0-1"
         assert "package-changes" in found.cites
 
     @pytest.mark.parametrize(
@@ -605,6 +606,15 @@ class TestWords:
         """One line to type, for the tool that the package belongs to."""
         assert going_back(ecosystem, "foo", "1.0", **more)[0].startswith(expected)
 
+    def test_how_a_removed_package_is_put_back(self):
+        """Nothing newer stands in the way, so nothing is downgraded; what keeps it is that somebody wants it."""
+        assert going_back("dpkg", "foo", "1.0", removed=True) == (
+            "put it back: sudo apt-get install foo=1.0",
+            "and keep it from being removed as no longer needed: sudo apt-mark manual foo",
+        )
+        assert going_back("rpm", "foo", "1.0", removed=True) == ("put it back: sudo dnf install foo-1.0",)
+        assert going_back("python", "foo", "1.0", removed=True)[0] == "go back: pip install foo==1.0"
+
     def test_what_a_forged_log_names_is_quoted(self):
         """A package cannot put a command of its own into the line that a person types."""
         assert going_back("dpkg", "x; rm -rf /", "1")[0] == "go back: sudo apt-get install --allow-downgrades 'x; rm -rf /=1'"
@@ -621,3 +631,7 @@ class TestWords:
         """A removed file has no time of its own."""
         gone = Culprit(name="libfoo.so.1", how="removed", before="build 01", since_ns=HEALTHY_NS)
         assert gone.headline() == f"libfoo.so.1 removed at some time after {moment(HEALTHY_NS)}"
+        bounded = replace(gone, until_ns=HEALTHY_NS + 600 * 1_000_000_000)
+        assert bounded.headline() == f"libfoo.so.1 removed between {moment(HEALTHY_NS)} and {moment(bounded.until_ns)}"
+        assert replace(gone, until_ns=HEALTHY_NS).headline() == f"libfoo.so.1 removed at {moment(HEALTHY_NS)}"
+        assert replace(gone, until_ns=HEALTHY_NS - 1).headline() == gone.headline()

@@ -116,8 +116,9 @@ class Baseline(Value, frozen=True):
 class Drifted(Value, frozen=True):
     """One thing that is not as it was. `before` and `after` are versions where there are any, else build ids or digests.
 
-    `former_path` is where it was, if that was elsewhere. `changed_ns` is when the file system says that it changed (wall time). `armed` is True where the process that runs still
-    has the old one in memory: it will fail when it starts anew, or when it loads the rest.
+    `former_path` is where it was, if that was elsewhere. `changed_ns` is when the file system says that it changed (wall time); of
+    what is gone only `until_ns` is known, when something last came or went where it stood. `armed` is True where the process that
+    runs still has the old one in memory: it will fail when it starts anew, or when it loads the rest.
     """
 
     kind: DriftKind
@@ -128,4 +129,5 @@ class Drifted(Value, frozen=True):
     path: str | None = None
     former_path: str | None = None
     changed_ns: int | None = None
+    until_ns: int | None = None
     armed: bool = False
