@@ -1,12 +1,12 @@
 """What changed and is to blame, as a person says it: a package or file with its versions, when, by whom, and how to go back."""
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from agentscope.baseline.clock import UTC, Clock
 from agentscope.baseline.joining import Changed
 from agentscope.changes import By, Change, Ecosystem
-from agentscope.evidence.package_changes import moment
+from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.going_back import going_back
 
 SHOWN = 100
@@ -17,7 +17,8 @@ class Culprit:
     """What changed: a thing that is told with its versions, when (ns since 1970) and by whom, as far as that is known.
 
     Where nothing tells when, `since_ns` is when it was last as it had been, and `until_ns` when it surely no longer was.
-    `file` is the file of it that counts here, where that is called otherwise. `cites` are the kinds of evidence that say so.
+    `file` is the file of it that counts here, where that is called otherwise. `cites` are the kinds of evidence that say so, `clock`
+    is the local time in which moments are told.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Culprit:
     path: str | None = None
     armed: bool = False
     cites: tuple[str, ...] = ()
+    clock: Clock = UTC
 
     def clause(self) -> str:
         """The thing and its versions: "libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3)"."""
@@ -46,11 +48,11 @@ class Culprit:
 
     def headline(self) -> str:
         """With the time as a person says it, and who did it."""
-        return f"{self.clause()}{self._at(moment)}{who(self.by)}"
+        return f"{self.clause()}{self._at(self.clock.moment)}{who(self.by)}"
 
     def full(self) -> str:
         """With the whole date: this is read again on other days."""
-        return f"{self.clause()}{self._at(dated)}{who(self.by)}"
+        return f"{self.clause()}{self._at(self.clock.dated)}{who(self.by)}"
 
     def _at(self, said: Callable[[int], str]) -> str:
         if self.wall_ns is not None:
@@ -68,11 +70,6 @@ class Culprit:
         return going_back(self.ecosystem, self.name, self.before, path=self.path, tool=tool, removed=self.how == "removed")
 
 
-def dated(wall_ns: int) -> str:
-    """A wall time as this machine's people write it, always with the day."""
-    return time.strftime("%Y-%m-%d %H:%M", time.localtime(wall_ns / 1e9))
-
-
 def who(by: By | None) -> str:
     """The author as a clause: the command that was typed and by whom; of what runs by itself its name is enough."""
     if by is None:
@@ -81,8 +78,8 @@ def who(by: By | None) -> str:
     return f" by {by.tool if itself else str(by)[:SHOWN]}"
 
 
-def of_changed(changed: Changed, since_ns: int) -> Culprit:
-    """What the difference to a baseline of `since_ns` tells."""
+def of_changed(changed: Changed, difference: BaselineDifference) -> Culprit:
+    """What the difference to a baseline tells of one thing."""
     drifted, change = changed.drifted, changed.change
     languages: dict[str, Ecosystem] = {"distribution": "python", "node-package": "node", "image": "image"}
     return Culprit(
@@ -92,17 +89,18 @@ def of_changed(changed: Changed, since_ns: int) -> Culprit:
         after=changed.after if drifted.how != "removed" else None,
         file=drifted.name if drifted.kind not in languages else "",
         wall_ns=changed.wall_ns,
-        since_ns=since_ns,
+        since_ns=difference.since_wall_ns,
         until_ns=drifted.until_ns,
         by=change.by if change else None,
         ecosystem=change.ecosystem if change else languages.get(drifted.kind),
         path=drifted.path,
         armed=drifted.armed,
         cites=("baseline-difference",),
+        clock=difference.clock,
     )
 
 
-def of_change(change: Change, file: str = "") -> Culprit:
+def of_change(change: Change, clock: Clock, file: str = "") -> Culprit:
     """What a package log alone tells."""
     return Culprit(
         name=change.what,
@@ -115,4 +113,5 @@ def of_change(change: Change, file: str = "") -> Culprit:
         ecosystem=change.ecosystem,
         path=change.source if change.ecosystem in {"python", "node"} else None,
         cites=("package-changes",),
+        clock=clock,
     )

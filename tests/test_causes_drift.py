@@ -7,16 +7,17 @@ import msgspec
 import pytest
 
 from agentscope.baseline import Drifted
+from agentscope.baseline.clock import Clock
 from agentscope.baseline.joining import Changed
 from agentscope.changes import By, Change
 from agentscope.classifier import classify
-from agentscope.culprits import Culprit, dated, who
+from agentscope.culprits import Culprit, who
 from agentscope.evidence import Scene, from_records
 from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.evidence.elf_needs import ElfNeeds
 from agentscope.evidence.import_failure import AccusedNow, ImportFailure
 from agentscope.evidence.memory_map import MemoryMap
-from agentscope.evidence.package_changes import PackageChanges, moment
+from agentscope.evidence.package_changes import PackageChanges
 from agentscope.going_back import going_back
 from agentscope.model import Mapping
 from agentscope.readers.kernel_fault import FaultLine
@@ -45,6 +46,8 @@ def library(path=SSL, how="replaced", *, by=None, owner=None, **more):
 
 
 UPGRADED = library(by=change(), owner="libssl3 3.0.3-1")
+
+dated = Clock().dated
 
 
 def package(name, before, after, how="upgraded", kind="distribution"):
@@ -128,7 +131,7 @@ class TestCrash:
         """Both proofs: the innermost own code lies in a library that was upgraded since the last healthy run."""
         found, whole = first(*self.CRASH, since(UPGRADED))
         assert (found.cause, found.confidence) == ("drift/segfault", "certain")
-        changed = f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {moment(CHANGED_NS)} by unattended-upgrades"
+        changed = f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {dated(CHANGED_NS)} by unattended-upgrades"
         assert found.headline.startswith("Segmentation fault in SSL_read of libssl.so.3")
         assert found.headline.endswith(f", which is not what it was: {changed}")
         assert found.culprit == f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {dated(CHANGED_NS)} by unattended-upgrades"
@@ -141,7 +144,7 @@ class TestCrash:
         found, whole = first(*self.CRASH, UNCHANGED)
         assert found.cause == "crash/segfault"
         assert drift_in(whole) == []
-        said = f"nothing that it uses changed: 214 libraries and 96 packages unchanged since {moment(HEALTHY_NS)}"
+        said = f"nothing that it uses changed: 214 libraries and 96 packages unchanged since {dated(HEALTHY_NS)}"
         assert ruled_out(whole, "drift/segfault") == said
         assert (said, ["drift/segfault"]) in sift(whole.ruled_out)[0]  # so the report tells it, and not among what had no sign
 
@@ -390,7 +393,7 @@ class TestPackages:
         found, whole = first(exited(1), told, failed("import", accused("httpx", "0.27.2", "0.28.1")), since(self.HTTPX))
         assert (found.cause, found.confidence) == ("drift/python-import", "certain")
         assert found.headline.endswith(
-            f"after a package changed under it: httpx 0.27.2 -> 0.28.1 at {moment(CHANGED_NS)} by pip"
+            f"after a package changed under it: httpx 0.27.2 -> 0.28.1 at {dated(CHANGED_NS)} by pip"
         )
         assert found.culprit.startswith(f"httpx 0.27.2 -> 0.28.1 at {dated(CHANGED_NS)} by pip, met at agent.py:12")
         assert found.advice[0] == "go back: /srv/venv/bin/python -m pip install httpx==0.27.2"
@@ -630,8 +633,8 @@ class TestWords:
     def test_a_change_without_a_time_says_since_when(self):
         """A removed file has no time of its own."""
         gone = Culprit(name="libfoo.so.1", how="removed", before="build 01", since_ns=HEALTHY_NS)
-        assert gone.headline() == f"libfoo.so.1 removed at some time after {moment(HEALTHY_NS)}"
+        assert gone.headline() == f"libfoo.so.1 removed at some time after {dated(HEALTHY_NS)}"
         bounded = replace(gone, until_ns=HEALTHY_NS + 600 * 1_000_000_000)
-        assert bounded.headline() == f"libfoo.so.1 removed between {moment(HEALTHY_NS)} and {moment(bounded.until_ns)}"
-        assert replace(gone, until_ns=HEALTHY_NS).headline() == f"libfoo.so.1 removed at {moment(HEALTHY_NS)}"
+        assert bounded.headline() == f"libfoo.so.1 removed between {dated(HEALTHY_NS)} and {dated(bounded.until_ns)}"
+        assert replace(gone, until_ns=HEALTHY_NS).headline() == f"libfoo.so.1 removed at {dated(HEALTHY_NS)}"
         assert replace(gone, until_ns=HEALTHY_NS - 1).headline() == gone.headline()

@@ -15,7 +15,7 @@ from agentscope.evidence import Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.evidence.elf_needs import ElfNeeds
 from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.package_changes import PackageChanges, moment
+from agentscope.evidence.package_changes import PackageChanges
 from tests.test_classifier import scene
 from tests.test_distributions import traceback, wheel
 
@@ -84,7 +84,7 @@ def test_a_crash_with_everything_as_it_was_says_so():
     )
     found = collected(SEGV, before=before, now=before)["baseline-difference"]
     assert isinstance(found, BaselineDifference)
-    assert found.says() == f"214 libraries and 96 packages unchanged since {moment(before.wall_ns)}"
+    assert found.says() == f"214 libraries and 96 packages unchanged since {found.clock.moment(before.wall_ns)}"
     assert (found.own, found.of_file("/lib/lib1.so.1")) == ((), None)
 
 

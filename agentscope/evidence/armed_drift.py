@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from agentscope.baseline import Baseline, Drifted, MappedFile
+from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.differing import compared, difference
 from agentscope.baseline.joining import Changed, explain, place_of, told
 from agentscope.evidence import Evidence, HangScene, Missing
-from agentscope.evidence.package_changes import moment
 
 ABSENT = "nothing that it has in memory was replaced on disk"
 KEPT = 40
@@ -28,18 +28,19 @@ class ArmedDrift(Evidence, frozen=True, tag="armed-drift"):
     restarted: bool = False
     libraries: int = 0
     packages: int = 0
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
         if not self.changed:
-            return f"{self.libraries} libraries and {self.packages} packages are as they were at {moment(self.since_wall_ns)}"
+            return f"{self.libraries} libraries and {self.packages} packages are as they were at {self.clock.moment(self.since_wall_ns)}"
         shown = []
         for each in self.changed[:3]:
-            at = f" at {moment(each.wall_ns)}" if each.wall_ns is not None else ""
+            at = f" at {self.clock.moment(each.wall_ns)}" if each.wall_ns is not None else ""
             shown.append(f"{each.says()}{at}")
         more = f", and {self.count - 3} more" if self.count > 3 else ""
         if self.restarted:
-            return f"it works with changes since its last healthy run at {moment(self.since_wall_ns)}: {'; '.join(shown)}{more}"
+            return f"it works with changes since its last healthy run at {self.clock.moment(self.since_wall_ns)}: {'; '.join(shown)}{more}"
         return (
             f"armed drift: the old ones are still in its memory, and may not fit what it loads next: {'; '.join(shown)}{more}"
         )
@@ -116,4 +117,5 @@ def collect(scene: HangScene) -> ArmedDrift | Missing | None:
         restarted=restarted,
         libraries=libraries,
         packages=packages,
+        clock=clock(since_ns),
     )

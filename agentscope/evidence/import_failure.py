@@ -3,6 +3,7 @@
 from typing import Literal
 
 from agentscope.baseline import Baseline
+from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.joining import told
 from agentscope.changes import Change, change_of
 from agentscope.distributions.accused import Accused, FailureKind, Role, accused_by
@@ -53,6 +54,7 @@ class ImportFailure(Evidence, frozen=True, tag="import-failure"):
     message: str
     compared: bool
     accused: tuple[AccusedNow, ...]
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
@@ -116,6 +118,7 @@ def collect(scene: Scene) -> ImportFailure | Missing | None:
         message=str(reading.facts.get("message") or "")[:600],
         compared=before is not None,
         accused=tuple(_now(each, before, installed, changes) for each in accused),
+        clock=clock(window.since_ns) if window is not None else UTC,
     )
 
 

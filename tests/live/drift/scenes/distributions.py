@@ -33,6 +33,7 @@ UV_LOCK = 'version = 1\n[[package]]\nname = "partly"\nversion = "1.0"\nsource = 
     names=("partly", "1.0", "2.0"),
     proof=("partly 2.0 is installed, uv.lock has 1.0",),
     complains="cannot import name 'old' from 'partly'",
+    recorded=True,
 )
 def upgraded_past_the_lock_file(place: Place) -> Script:
     """Pip upgrades what the lock file pins, which the configuration names by a path in the agent's folder."""
@@ -91,7 +92,13 @@ CLIENT = (
 FASTAPI = ("fastapi==0.95.2", "starlette==0.27.0", "anyio==4.16.0", "idna==3.20", "sniffio==1.3.1", "typing-extensions==4.16.0")
 
 
-@scene("drift/python-import", FAILED, names=("httpx", "0.27.2", "0.28.1"), complains="unexpected keyword argument 'proxies'")
+@scene(
+    "drift/python-import",
+    FAILED,
+    names=("httpx", "0.27.2", "0.28.1"),
+    complains="unexpected keyword argument 'proxies'",
+    recorded=True,
+)
 def httpx_under_anthropic(place: Place) -> Script:
     """A keyword of httpx's client is gone, which the model's client still passes."""
     python = place.venv(*CLIENT, "httpx==0.27.2")
@@ -190,7 +197,9 @@ def cryptography_under_pyopenssl(place: Place) -> Script:
     place.pip("cryptography==42.0.8")
 
 
-@scene("drift/abi", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import")
+@scene(
+    "drift/abi", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import", recorded=True
+)
 def numpy_under_numexpr(place: Place) -> Script:
     """A module that was compiled for the structures of numpy 1."""
     python = place.venv("numexpr==2.8.4", "numpy==1.26.4")
@@ -242,7 +251,7 @@ def own_wrong_keyword_after_an_unrelated_upgrade(place: Place) -> Script:
     place.pip("httpx==0.28.1")
 
 
-@scene("exception/uncaught", FAILED, complains="cannot import name 'missing' from 'plans'", stderr="pipe")
+@scene("exception/uncaught", FAILED, complains="cannot import name 'missing' from 'plans'", stderr="pipe", recorded=True)
 def own_import_error_after_an_unrelated_upgrade(place: Place) -> Script:
     """A name is missing in a module of the agent's own; bcrypt was upgraded."""
     python = place.venv("passlib==1.7.4", "bcrypt==4.0.1")

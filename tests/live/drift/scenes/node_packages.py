@@ -46,6 +46,7 @@ def ansi_regex_under_strip_ansi(place: Place) -> Script:
     complains="limit is not a function",
     needs=("node", "npm"),
     stderr="pipe",
+    recorded=True,
 )
 def p_limit_as_a_module(place: Place) -> Script:
     """A Node package became an ES module, and what require gives is no function any more: the agent's own source says whose it is."""
@@ -61,6 +62,7 @@ def p_limit_as_a_module(place: Place) -> Script:
     proof=("p-limit 3.1.0 -> 4.0.0", "drift not shown"),
     needs=("node", "npm"),
     stderr="pipe",
+    recorded=True,
 )
 def own_name_called_after_a_node_upgrade(place: Place) -> Script:
     """The agent calls what is no function, under a name of its own; the package that changed is not what it called."""
