@@ -162,6 +162,8 @@ def agent_of(name: str, label: str, table: dict[str, Any]) -> AgentConfig:
         hints = {"$.health": TABLE_HINT, "$.progress": PROGRESS_HINT}
         hint = next((hint for at, hint in hints.items() if at in str(error)), 'match = { name = "researcher" }')
         raise BadInput(wrong, str(error), hint) from None
+    if given.lockfile is not None:
+        check_lockfile(f"{wrong}: lockfile", given.lockfile)
     progress = None if given.progress is None else progress_of(f"{wrong}: progress", label, given.progress)
     return AgentConfig(
         match=given.match,
@@ -258,6 +260,18 @@ def check_command(wrong: str, command: tuple[str, ...]) -> None:
         raise BadInput(
             f"{wrong}: exec", "it begins with a program, by name or by its path from / on; each word is its own", HEALTH_HINT
         )
+
+
+def check_lockfile(wrong: str, path: str) -> None:
+    """A lock file is compared with what is installed, so its form must be one that is known; a relative path is in the agent's folder.
+
+    Raises:
+        BadInput: it is none.
+    """
+    from agentscope.distributions.lockfile import FORMS, form_of
+
+    if not path.isprintable() or form_of(path.rpartition("/")[2]) is None:
+        raise BadInput(wrong, f"{path!r} is none of {', '.join(FORMS)}", 'lockfile = "uv.lock"')
 
 
 def progress_of(wrong: str, label: str, given: _ProgressTable) -> ProgressConfig:

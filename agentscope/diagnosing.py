@@ -74,7 +74,7 @@ def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: flo
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:
-        return diagnose_live(pid, as_json, patience_s)
+        return diagnose_live(pid, state, as_json, patience_s)
     incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
     if incident is None:
         raise NoSuchProcess(
@@ -104,7 +104,7 @@ def pid_of(who: str) -> int:
     return chosen[0].pid
 
 
-def diagnose_live(pid: int, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
+def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
     """A process that is there, examined: a hang as its incident, else what it is and does; a zombie's end is told from its status.
 
     Raises:
@@ -123,9 +123,11 @@ def diagnose_live(pid: int, as_json: bool, patience_s: float) -> tuple[ExitStatu
     if fields[0] == "Z":
         return zombie(pid, int(fields[-1]), as_json)
     from agentscope.examining import examine
+    from agentscope.marks import with_standing
     from agentscope.pipeline import hang_of
 
     found = examine(pid, patience_s, nothing if as_json else load_views)
+    found = found._replace(scene=with_standing(found.scene, state_dir(state)))
     collected = collect_all(found.scene)
     diagnosis = classify(collected)
     incident = hang_of(found.scene, collected, diagnosis)

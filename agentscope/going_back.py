@@ -10,15 +10,22 @@ from agentscope.changes import Ecosystem
 
 
 def going_back(
-    ecosystem: Ecosystem | None, name: str, version: str | None, *, path: str | None = None, tool: str | None = None
+    ecosystem: Ecosystem | None,
+    name: str,
+    version: str | None,
+    *,
+    path: str | None = None,
+    tool: str | None = None,
+    removed: bool = False,
 ) -> tuple[str, ...]:
     """What to type to have `version` of a package again, the likeliest first; where no package is known, what to do with the file.
 
     `path` is the folder of its metadata or of the package, or the file that changed; `tool` is what made the change ("uv", "apt").
+    Of a package that was `removed` no newer version stands in the way.
     """
     if ecosystem is None:
         return (f"put back {path or name} as it was, or build what uses it again, and then start the agent anew",)
-    write = _LINES[ecosystem]
+    write = _PUT_BACK.get(ecosystem, _LINES[ecosystem]) if removed else _LINES[ecosystem]
     return write(name, version, path or "", tool or "")
 
 
@@ -86,4 +93,19 @@ _LINES: Mapping[Ecosystem, Callable[[str, str | None, str, str], tuple[str, ...]
     "python": _python,
     "node": _node,
     "image": _image,
+}
+
+
+def _dpkg_again(name: str, version: str | None, _path: str, _tool: str) -> tuple[str, ...]:
+    kept = f"and keep it from being removed as no longer needed: sudo apt-mark manual {shlex.quote(name)}"
+    return (f"put it back: sudo apt-get install {_quoted(name, '=', version)}", kept)
+
+
+def _rpm_again(name: str, version: str | None, _path: str, _tool: str) -> tuple[str, ...]:
+    return (f"put it back: sudo dnf install {_quoted(name, '-', version)}",)
+
+
+_PUT_BACK: Mapping[Ecosystem, Callable[[str, str | None, str, str], tuple[str, ...]]] = {
+    "dpkg": _dpkg_again,
+    "rpm": _rpm_again,
 }

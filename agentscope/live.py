@@ -8,7 +8,8 @@ import contextlib
 import heapq
 import os
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ from agentscope.agents import (
 from agentscope.config import Config
 from agentscope.evidence import MemorySample
 from agentscope.incidents import Tree
+from agentscope.marks.beside import InTurn
 from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine, Source
@@ -42,6 +44,8 @@ READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents m
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
+LATE_S = 10.0  # for an end that is judged beside the loop
+CLOSE_S = 3.0  # for all of them once the watching is over
 NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
@@ -74,6 +78,9 @@ class Live:
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
             pipeline.kernel_lines = None
+        if pipeline.marks is not None:
+            pipeline.marks.lockfile_of = lockfiles(wanted)
+        pipeline.in_turn = self.in_turn = InTurn("ends", LATE_S)
         pipeline.words_missing = NOT_ATTACHED
 
     def start(self, degraded: tuple[str, ...] = ()) -> None:
@@ -111,6 +118,7 @@ class Live:
         for because, family in families:
             self.adopt(family, because, at_ns=now_ns())
         loop = asyncio.get_running_loop()
+        self.in_turn.wake = partial(loop.call_soon_threadsafe, self.in_turn.take_up)
         loop.add_reader(self.engine.fileno(), self.drain)
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
@@ -133,6 +141,7 @@ class Live:
             self.fold(SLICE)
         for ended in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
             self.pipeline.end(ended)
+        self.in_turn.finish(CLOSE_S)
         if self.pipeline.marks is not None:
             self.pipeline.marks.close()
 
@@ -290,6 +299,7 @@ class Live:
         for tree in trees:
             self.tell_use(tree, rss, now)
         self.vigil.beat(now)
+        self.in_turn.take_up()
         self.rest_words()
         if self.pipeline.marks is not None:
             for says in self.pipeline.marks.beat(now):
@@ -361,6 +371,12 @@ class Live:
                 await asyncio.wait_for(stop.wait(), for_s)
         finally:
             self.close()
+
+
+def lockfiles(wanted: Config) -> Callable[[Agent], str | None]:
+    """The lock file that is configured for an agent, by the name that its entry gives it."""
+    named = {label: agent.lockfile for label, agent in wanted.agents.items()}
+    return lambda agent: named.get(agent.name)
 
 
 def warm() -> None:

@@ -6,7 +6,7 @@ Live (`live.py` brings events from the kernel) and on a recording (`replay`, bel
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
@@ -17,6 +17,7 @@ from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, 
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
+from agentscope.evidence.package_changes import may_be_drift
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
@@ -38,6 +39,8 @@ from agentscope.symbols.signals import signal_name
 
 if TYPE_CHECKING:
     from agentscope.marks import Marks
+    from agentscope.marks.beside import InTurn
+    from agentscope.marks.run import Run
 
 Sink = Callable[[AnyEvent], None]
 LOG_LINES_KEPT = 4000
@@ -61,6 +64,16 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
+class Judged(NamedTuple):
+    """What was made of one end: why it is no incident, or the evidence and the diagnosis."""
+
+    scene: Scene
+    signaller: SignalActor | None
+    on_purpose: str | None
+    collected: dict[str, Collected] = {}
+    diagnosis: Diagnosis | None = None
+
+
 class Pipeline:
     """Folds events and tells every incident to `sink`, in order and without waiting for anything."""
 
@@ -76,6 +89,7 @@ class Pipeline:
         self.words_missing = "its stderr is not a file, and reading what it wrote elsewhere needs BPF (sudo)"
         self.words_since_ns: int | None = None  # since when the write probe hears what goes to no file
         causes()  # loads every cause and kind of evidence now, not at the first death
+        self.in_turn: InTurn | None = None  # None: nobody takes up what is worked out beside, so nothing is
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
 
     def tell(self, event: AnyEvent) -> None:
@@ -97,27 +111,55 @@ class Pipeline:
                 self.marks.seen(member.tree.agent, member.process, event)
 
     def end(self, ended: Ended) -> None:
-        """One end: on purpose, or an incident with its diagnosis; then, if it was the root, the agent is gone."""
+        """One end, told at once; or beside the loop, where installed files are to be looked at, and what comes after it of its agent."""
         scene = self.scene(ended)
+        self.cache.forget(ended.process.pid)
+        key = (ended.agent.pid, ended.agent.start_ns)
+        drift = self.marks is not None and may_be_drift(scene)
+        if self.in_turn is None or not (drift or self.in_turn.waits(key)):
+            self.tell_end(ended, self.judged(ended, scene))
+            return
+        run = self.marks.hold(scene) if self.marks is not None and drift else None
+
+        def tell(judged: Judged) -> None:
+            if self.marks is not None and run is not None:
+                self.marks.release(run)
+            self.tell_end(ended, judged)
+
+        def work() -> Judged:
+            return self.judged(ended, scene, run)
+
+        def instead(because: str) -> Judged:
+            return self.judged(ended, scene, no_files=f"looking at what is installed: {because}")
+
+        self.in_turn.put(key, work, tell, instead)
+
+    def judged(self, ended: Ended, scene: Scene, run: "Run | None" = None, no_files: str | None = None) -> "Judged":
+        """What an end was: on purpose, or its evidence and diagnosis. It touches nothing that changes, so a thread may do it."""
         actor = collect_actor(scene)
         signaller = actor if isinstance(actor, SignalActor) else None
         on_purpose = stopped_on_purpose(ended, signaller)
+        if on_purpose is not None:
+            return Judged(scene, signaller, on_purpose)
+        if self.marks is not None and no_files is None:
+            scene = self.marks.measured(scene, run)
+        collected = collect_all(scene, no_files=no_files)
+        return Judged(scene, signaller, None, collected, classify(collected))
+
+    def tell_end(self, ended: Ended, judged: "Judged") -> None:
+        """An incident if it is one; then, if it was the root, the agent is gone."""
         incident = self.told.get(ended.mirrors) if ended.mirrors is not None else None
         if incident is not None:
             self.told[ended.process.pid] = incident  # for the wrapper above this wrapper
-        if on_purpose is None:
-            collected = collect_all(scene)
-            diagnosis = classify(collected)
-            if worth_telling(ended, diagnosis):
-                opened = incident_of(ended, scene, collected, diagnosis)
-                incident = self.told[ended.process.pid] = opened.incident
-                self.sink(opened)
-                self.keep(opened)
+        if judged.diagnosis is not None and worth_telling(ended, judged.diagnosis):
+            opened = incident_of(ended, judged.scene, judged.collected, judged.diagnosis)
+            incident = self.told[ended.process.pid] = opened.incident
+            self.sink(opened)
+            self.keep(opened)
         if ended.is_root:
-            says = on_purpose or ("an incident" if incident else "ended")
-            by = signaller.actor.says if on_purpose and signaller else None
+            says = judged.on_purpose or ("an incident" if incident else "ended")
+            by = judged.signaller.actor.says if judged.on_purpose and judged.signaller else None
             self.sink(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
-        self.cache.forget(ended.process.pid)
         while len(self.told) > TOLD_KEPT:
             del self.told[next(iter(self.told))]
 
@@ -148,7 +190,7 @@ class Pipeline:
         words, words_missing = self.words(end)
         seen = self.cache.last_seen(ended.process, end)
         lines = self.kernel_lines
-        scene = Scene(
+        return Scene(
             agent=ended.agent,
             process=ended.process,
             scope=ended.scope,
@@ -165,7 +207,6 @@ class Pipeline:
             family=ended.family,
             ancestors=ended.ancestors,
         )
-        return self.marks.measured(scene) if self.marks is not None else scene
 
     def words(self, end: ProcessExit) -> tuple[Words | None, str]:
         """The last words from wherever they are, or why there are none."""

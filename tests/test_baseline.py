@@ -25,6 +25,7 @@ from agentscope.baseline.differing import compared, difference
 from agentscope.baseline.facts import ProcessFacts, facts_of
 from agentscope.baseline.interpreter import interpreter_of, node_folders_of, sites_of
 from agentscope.baseline.joining import explain
+from agentscope.baseline.locked import lock_of
 from agentscope.baseline.mapped import build_id_of, parsed, stem_of
 from agentscope.baseline.store import FILE_LIMIT_BYTES, Baselines, encoded, identity_of
 from agentscope.baseline.taking import grown, take, take_again
@@ -435,6 +436,22 @@ def test_what_drifted_is_joined_with_who_did_it(tmp_path):
     assert (third.change, third.wall_ns, third.says()) == (None, 9 * SECOND, "idna 1 -> 2")
 
 
+def test_what_is_gone_went_before_its_folder_last_changed(tmp_path):
+    """The folder's time bounds it, or that of the nearest folder above that still stands; what is there has a time of its own."""
+    (tmp_path / "lib/sub").mkdir(parents=True)
+    (tmp_path / "lib/liba.so").touch()
+    os.utime(tmp_path / "lib/sub", ns=(5 * SECOND, 5 * SECOND))
+    os.utime(tmp_path / "lib", ns=(7 * SECOND, 7 * SECOND))
+    things = (
+        Drifted(kind="library", name="libb.so", how="removed", path="/lib/sub/libb.so"),
+        Drifted(kind="library", name="libc.so", how="removed", path="/lib/gone/deep/libc.so"),
+        Drifted(kind="library", name="liba.so", how="replaced", path="/lib/liba.so", changed_ns=9 * SECOND),
+        Drifted(kind="environment", name="PATH", how="removed"),
+    )
+    found = explain(things, Changes(changes=()), root=str(tmp_path))
+    assert [each.drifted.until_ns for each in found] == [5 * SECOND, 7 * SECOND, None, None]
+
+
 def test_a_library_that_no_list_names_any_more_is_found_by_what_its_package_is_called(tmp_path):
     """libssl.so.3 came with libssl3, also where that is called libssl3t64 now; else the only change of that minute did it."""
     gone = Drifted(kind="library", name="libssl.so.3", how="removed", path="/lib/libssl.so.3")
@@ -586,3 +603,61 @@ def test_a_retake_opens_nothing_where_nothing_changed(victim, monkeypatch):
     second = take(victim.pid)
     assert msgspec.structs.replace(second, wall_ns=first.wall_ns) == first
     assert [path for path in opened if not path.startswith("/proc/") and not path.endswith("pyvenv.cfg")] == []
+
+
+class TestLockFile:
+    """The lock file against what is installed."""
+
+    def compared(self, folder, text, *, known=None, lightly=False, name="uv.lock", version="0.28.1"):
+        """A lock file of this text against one distribution."""
+        if text is not None:
+            (folder / name).write_text(text)
+        now = Baseline(
+            wall_ns=1, boot_id="b", kernel="6", distributions=(Distribution(name="httpx", version=version, folder="/s"),)
+        )
+        return lock_of(str(folder / name), now, root=None, known=known, lightly=lightly)
+
+    def test_another_version_is_a_deviation(self, tmp_path):
+        """Of what the file pins, what is installed in another version is kept with both."""
+        found = self.compared(tmp_path, PINNED)
+        assert (found.locked, found.count) == (1, 1)
+        assert found.deviating[0].says() == "httpx 0.28.1 is installed, the lock file has 0.27.2"
+        assert self.compared(tmp_path, PINNED, version="0.27.2").count == 0
+
+    def test_why_it_could_not_be_read(self, tmp_path):
+        """It is gone, a folder, or not what its name says; a form that is known by name only says nothing."""
+        assert self.compared(tmp_path, None).unread == "No such file or directory"
+        assert "TOMLDecodeError" in self.compared(tmp_path, "[[package]\n").unread
+        assert self.compared(tmp_path, "__metadata:\n", name="yarn.lock").unread is None
+        assert self.compared(tmp_path, "__metadata:\n", name="yarn.lock").locked is None
+        (tmp_path / "pdm.lock").mkdir()
+        assert self.compared(tmp_path, None, name="pdm.lock").unread == "not a regular file"
+
+    def test_whoever_waits_does_not_wait_for_a_long_one(self, tmp_path):
+        """Lightly, one of a megabyte is not parsed; what a baseline knows of the same content is taken from there."""
+        long = PINNED + "# hashes\n" * 20_000
+        assert self.compared(tmp_path, long, lightly=True).locked is None
+        known = self.compared(tmp_path, long)
+        assert known.locked == 1
+        assert self.compared(tmp_path, long, lightly=True, known=known) is known
+        assert self.compared(tmp_path, PINNED, lightly=True, known=known).locked == 1
+
+    def test_a_link_out_of_the_root_leads_nowhere(self, tmp_path):
+        """The file of a container is looked for inside it only."""
+        (tmp_path / "root").mkdir()
+        (tmp_path / "uv.lock").write_text(PINNED)
+        (tmp_path / "root/uv.lock").symlink_to(tmp_path / "uv.lock")
+        now = Baseline(wall_ns=1, boot_id="b", kernel="6")
+        assert lock_of("/uv.lock", now, root=str(tmp_path / "root")).unread == "No such file or directory"
+
+    def test_one_that_appears_or_is_another_is_no_drift(self):
+        """A lock file that was not there, or that the configuration names now, says nothing of what was installed."""
+        bare = {"wall_ns": 1, "boot_id": "b", "kernel": "6"}
+        here = Baseline(**bare, lock=LockFile(path="/s/uv.lock", digest="a"))
+        missing = Baseline(**bare, lock=LockFile(path="/s/uv.lock", digest="", unread="gone"))
+        elsewhere = Baseline(**bare, lock=LockFile(path="/t/uv.lock", digest="b"))
+        assert difference(Baseline(**bare), here) == difference(missing, here) == difference(here, elsewhere) == ()
+        assert [each.how for each in difference(here, missing)] == ["removed"]
+
+
+PINNED = 'version = 1\n[[package]]\nname = "httpx"\nversion = "0.27.2"\n'

@@ -1,21 +1,23 @@
 """Class drift: said only with both proofs, and of nothing that merely looks alike."""
 
 import time
+from dataclasses import replace
 
 import msgspec
 import pytest
 
 from agentscope.baseline import Drifted
+from agentscope.baseline.clock import Clock
 from agentscope.baseline.joining import Changed
 from agentscope.changes import By, Change
 from agentscope.classifier import classify
-from agentscope.culprits import Culprit, dated, who
+from agentscope.culprits import Culprit, who
 from agentscope.evidence import Scene, from_records
 from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.evidence.elf_needs import ElfNeeds
 from agentscope.evidence.import_failure import AccusedNow, ImportFailure
 from agentscope.evidence.memory_map import MemoryMap
-from agentscope.evidence.package_changes import PackageChanges, moment
+from agentscope.evidence.package_changes import PackageChanges
 from agentscope.going_back import going_back
 from agentscope.model import Mapping
 from agentscope.readers.kernel_fault import FaultLine
@@ -44,6 +46,8 @@ def library(path=SSL, how="replaced", *, by=None, owner=None, **more):
 
 
 UPGRADED = library(by=change(), owner="libssl3 3.0.3-1")
+
+dated = Clock().dated
 
 
 def package(name, before, after, how="upgraded", kind="distribution"):
@@ -127,7 +131,7 @@ class TestCrash:
         """Both proofs: the innermost own code lies in a library that was upgraded since the last healthy run."""
         found, whole = first(*self.CRASH, since(UPGRADED))
         assert (found.cause, found.confidence) == ("drift/segfault", "certain")
-        changed = f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {moment(CHANGED_NS)} by unattended-upgrades"
+        changed = f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {dated(CHANGED_NS)} by unattended-upgrades"
         assert found.headline.startswith("Segmentation fault in SSL_read of libssl.so.3")
         assert found.headline.endswith(f", which is not what it was: {changed}")
         assert found.culprit == f"libssl3 3.0.2-1 -> 3.0.3-1 (libssl.so.3) at {dated(CHANGED_NS)} by unattended-upgrades"
@@ -140,7 +144,7 @@ class TestCrash:
         found, whole = first(*self.CRASH, UNCHANGED)
         assert found.cause == "crash/segfault"
         assert drift_in(whole) == []
-        said = f"nothing that it uses changed: 214 libraries and 96 packages unchanged since {moment(HEALTHY_NS)}"
+        said = f"nothing that it uses changed: 214 libraries and 96 packages unchanged since {dated(HEALTHY_NS)}"
         assert ruled_out(whole, "drift/segfault") == said
         assert (said, ["drift/segfault"]) in sift(whole.ruled_out)[0]  # so the report tells it, and not among what had no sign
 
@@ -275,7 +279,7 @@ class TestLoader:
         found, _ = first(exited(127), self.GONE, self.UNMET, logs(change(), removed))
         assert found.cause == "drift/missing-library"
         assert found.culprit == f"libfoo1 1.0-1 (libfoo.so.1) removed at {dated(CHANGED_NS)} by apt-get remove -y libfoo1"
-        assert found.advice[0] == "go back: sudo apt-get install --allow-downgrades libfoo1=1.0-1"
+        assert found.advice[0] == "put it back: sudo apt-get install libfoo1=1.0-1"
         assert "package-changes" in found.cites
 
     @pytest.mark.parametrize(
@@ -389,7 +393,7 @@ class TestPackages:
         found, whole = first(exited(1), told, failed("import", accused("httpx", "0.27.2", "0.28.1")), since(self.HTTPX))
         assert (found.cause, found.confidence) == ("drift/python-import", "certain")
         assert found.headline.endswith(
-            f"after a package changed under it: httpx 0.27.2 -> 0.28.1 at {moment(CHANGED_NS)} by pip"
+            f"after a package changed under it: httpx 0.27.2 -> 0.28.1 at {dated(CHANGED_NS)} by pip"
         )
         assert found.culprit.startswith(f"httpx 0.27.2 -> 0.28.1 at {dated(CHANGED_NS)} by pip, met at agent.py:12")
         assert found.advice[0] == "go back: /srv/venv/bin/python -m pip install httpx==0.27.2"
@@ -522,6 +526,23 @@ class TestPackages:
         for message in ("plan is not a function", "regex is not a function", "ansiRegex is not iterable"):
             assert drift_in(first(exited(1), told(message), about, difference)[1]) == []
 
+    def test_a_node_package_whose_export_the_source_calls_by_another_name(self):
+        """The source that failed is older than the baseline and binds the name to a package: one that changed is drift, another is not."""
+        message = "limit is not a function"
+        told = words(
+            read("exception/uncaught", "node", message=message, exception_type="TypeError", excerpt=f"TypeError: {message}")
+        )
+        difference = since(package("p-limit", "3.1.0", "4.0.0", kind="node-package"))
+        changed = accused("p-limit", "3.1.0", "4.0.0", "called", ecosystem="node")
+        found, _ = first(exited(1), told, failed("other", changed, kind="TypeError", message=message), difference)
+        assert found.cause == "drift/symbol"
+        assert found.culprit.startswith("p-limit 3.1.0 -> 4.0.0 at ")
+        same = accused("queue", "1.0.0", "1.0.0", "called", ecosystem="node")
+        other = accused("p-limit", "3.1.0", "4.0.0", "frame", ecosystem="node")
+        for about in ((same, other), (same,), (other,), ()):
+            found, whole = first(exited(1), told, failed("other", *about, kind="TypeError", message=message), difference)
+            assert drift_in(whole) == []
+
     def test_an_interpreter_that_was_moved_away(self):
         """A shell does not find the Python of a venv, whose base is not where it was."""
         moved = Changed(
@@ -588,6 +609,15 @@ class TestWords:
         """One line to type, for the tool that the package belongs to."""
         assert going_back(ecosystem, "foo", "1.0", **more)[0].startswith(expected)
 
+    def test_how_a_removed_package_is_put_back(self):
+        """Nothing newer stands in the way, so nothing is downgraded; what keeps it is that somebody wants it."""
+        assert going_back("dpkg", "foo", "1.0", removed=True) == (
+            "put it back: sudo apt-get install foo=1.0",
+            "and keep it from being removed as no longer needed: sudo apt-mark manual foo",
+        )
+        assert going_back("rpm", "foo", "1.0", removed=True) == ("put it back: sudo dnf install foo-1.0",)
+        assert going_back("python", "foo", "1.0", removed=True)[0] == "go back: pip install foo==1.0"
+
     def test_what_a_forged_log_names_is_quoted(self):
         """A package cannot put a command of its own into the line that a person types."""
         assert going_back("dpkg", "x; rm -rf /", "1")[0] == "go back: sudo apt-get install --allow-downgrades 'x; rm -rf /=1'"
@@ -603,4 +633,8 @@ class TestWords:
     def test_a_change_without_a_time_says_since_when(self):
         """A removed file has no time of its own."""
         gone = Culprit(name="libfoo.so.1", how="removed", before="build 01", since_ns=HEALTHY_NS)
-        assert gone.headline() == f"libfoo.so.1 removed at some time after {moment(HEALTHY_NS)}"
+        assert gone.headline() == f"libfoo.so.1 removed at some time after {dated(HEALTHY_NS)}"
+        bounded = replace(gone, until_ns=HEALTHY_NS + 600 * 1_000_000_000)
+        assert bounded.headline() == f"libfoo.so.1 removed between {dated(HEALTHY_NS)} and {dated(bounded.until_ns)}"
+        assert replace(gone, until_ns=HEALTHY_NS).headline() == f"libfoo.so.1 removed at {dated(HEALTHY_NS)}"
+        assert replace(gone, until_ns=HEALTHY_NS - 1).headline() == gone.headline()

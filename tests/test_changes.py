@@ -369,6 +369,35 @@ def test_node_packages_are_joined_with_the_npm_command_that_names_them(root):
     assert only(root, "other", **place)[0].by is None
 
 
+def test_a_removal_beside_an_installation_keeps_its_own_author(root):
+    """Dpkg removes a package by itself within the two seconds in which apt installs it again: neither has the other's command."""
+    put(
+        root,
+        "/var/log/dpkg.log",
+        "2026-11-22 20:03:01 remove libbar2:amd64 2.0-1 <none>\n2026-11-22 20:03:02 install libbar2:amd64 <none> 2.0-1\n",
+    )
+    put(root, "/var/log/apt/history.log", APT)
+    removed, installed = only(root, "libbar2")
+    assert (removed.kind, removed.by, removed.to_version) == ("removed", By(tool="dpkg"), None)
+    assert (installed.kind, installed.by.command) == ("installed", "apt-get install libbar-tools")
+
+
+@pytest.mark.parametrize(
+    ("name", "tool"), [(".package-lock.json", "npm"), (".modules.yaml", "pnpm"), (".yarn-integrity", "yarn")]
+)
+def test_the_tool_of_node_packages_without_a_log_is_told_by_the_file_that_it_leaves(root, name, tool):
+    """It is written at the end of each installation; one from long before or after says nothing."""
+    put(root, "/srv/app/node_modules/chalk/package.json", json.dumps({"name": "chalk", "version": "5.0.0"}))
+    put(root, "/srv/app/node_modules/chalk/node_modules/ansi/package.json", json.dumps({"name": "ansi", "version": "1.0.0"}))
+    mark = root / "srv/app/node_modules" / name
+    mark.write_text("{}")
+    place = {"node_folders": ("/srv/app/node_modules",), "since_ns": time.time_ns() - YEAR, "until_ns": time.time_ns() + YEAR}
+    assert only(root, "chalk", **place)[0].by == only(root, "ansi", **place)[0].by == By(tool=tool)
+    for seconds in (-3600, 3600):
+        os.utime(mark, (time.time() + seconds, time.time() + seconds))
+        assert only(root, "chalk", **place)[0].by is None
+
+
 def test_what_lies_outside_of_the_root_is_never_read(root, tmp_path_factory):
     """Links that lead out end inside the root; FIFOs, devices and folders under the names of logs are passed over at once."""
     outside = tmp_path_factory.mktemp("outside") / "dpkg.log"

@@ -162,6 +162,21 @@ def test_targets_lead_to_their_entry(tmp_path):
     assert found.owner_uid == (tmp_path / "agentscope.toml").stat().st_uid
 
 
+@pytest.mark.parametrize(
+    "path", ["uv.lock", "/srv/agent/requirements-prod.txt", "locks/pylock.agent.toml", "package-lock.json"]
+)
+def test_a_lock_file_of_a_known_form(path, tmp_path):
+    """Its form is known by its name; where it stands is looked up when an agent is there."""
+    assert config(tmp_path, f'{MATCH}lockfile = "{path}"\n').agents["researcher"].lockfile == path
+
+
+@pytest.mark.parametrize("path", ["", "yarn.lock", "uv.lock/", "/etc/passwd", "a\\u0007/uv.lock"])
+def test_a_lock_file_that_could_not_be_compared(path, tmp_path):
+    """It is refused at once, with the forms that are known, and not silently passed over at the first death."""
+    with pytest.raises(BadInput, match=r"lockfile.* is none of uv\.lock, poetry\.lock"):
+        config(tmp_path, f'{MATCH}lockfile = "{path}"\n')
+
+
 def test_fields_of_later_versions(tmp_path):
     """What this version does not act on is kept, not refused."""
     text = f'{MATCH}lockfile = "uv.lock"\nmemory = {{ limit = "4G" }}\n[agent.researcher.recovery]\nrestart = ["systemctl"]\n'

@@ -2,12 +2,16 @@
 
 import json
 import os
+import time
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from agentscope.distributions import Distribution, NodePackage, container, system
 from agentscope.distributions.accused import accused_by
+from agentscope.distributions.called import SOURCE_LIMIT_BYTES, bound_to, called_package
 from agentscope.distributions.container import image_of, layers_of
 from agentscope.distributions.installed import (
     installed,
@@ -430,3 +434,80 @@ def test_node_packages_are_accused_by_the_stack_or_by_name(root):
 def test_names_are_compared_as_the_specification_says():
     """Case, dots, dashes and underscores make no difference."""
     assert normal("Foo.Bar__baz-Q") == "foo-bar-baz-q"
+
+
+class TestCalled:
+    """Which Node package gives what was called and is no function."""
+
+    @pytest.mark.parametrize(
+        ("source", "name", "package"),
+        [
+            ("const limit = require('p-limit');\nlimit(1);", "limit", "p-limit"),
+            ('var a = 1\nlet limit = require( "p-limit" ).default\n  await limit (1)', "limit", "p-limit"),
+            ("import limit from 'p-limit'\nlimit(1)", "limit", "p-limit"),
+            ("import * as chat from '@scope/chat/client'\nchat(1)", "chat", "@scope/chat"),
+            ("const { v4, v5: five } = require('uuid');\nfive()", "five", "uuid"),
+            ("const { v4 } = require('uuid');\nv4()", "v4", "uuid"),
+            ('const uuid_1 = require("uuid");\n(0, uuid_1.v4)()', "uuid_1", "uuid"),
+            ("const x_1 = __importDefault(require(\"chalk\"));\n(0 , x_1.default)('a')", "x_1", "chalk"),
+            ("const limit = require('p-limit'); // limit = 3\n  /* let limit */\n// one limit\nlimit(1);", "limit", "p-limit"),
+        ],
+    )
+    def test_a_name_that_is_bound_once(self, source, name, package):
+        """By require or import, whole or in part, as people write it and as TypeScript does."""
+        assert bound_to(source, source.count("\n") + 1, name) == package
+
+    @pytest.mark.parametrize(
+        "source",
+        [
+            "const limit = require('./limit');\nlimit(1);",
+            "const limit = require('p-limit');\nfunction f(limit) {\nlimit(1);",
+            "const limit = require('p-limit');\nconst f = limit => \nlimit(1);",
+            "let limit = require('p-limit');\nlimit = 3;\nlimit(1);",
+            "const limit = require('p-limit');\n{ let limit = 3;\nlimit(1);",
+            "const limit = require('p-limit');\nfor (const { limit } of all)\nlimit(1);",
+            "const limit = { of: require('p-limit') };\nlimit(1);",
+            "const limit = require(name);\nlimit(1);",
+            "const limit = require('a');\nvar limit = require('b');\nlimit(1);",
+            "const limit = require('p-limit');\ntable.limit = 1;",
+            "const limits = require('p-limit');\nlimit(1);",
+            "const limit = require('p-limit');\nmore(1);",
+        ],
+    )
+    def test_a_name_that_could_be_another(self, source):
+        """A parameter, a second binding, an assignment, a file of its own, another line: nothing is said."""
+        assert bound_to(source, source.count("\n") + 1, "limit") is None
+
+    def test_the_file_must_be_older_than_the_baseline(self, tmp_path):
+        """Where its author changed it too, that may be the reason; a name that is asked of an object says nothing of a package."""
+        file = tmp_path / "agent.js"
+        file.write_text("const limit = require('p-limit');\nlimit(1);\n")
+        changed_ns = file.stat().st_ctime_ns
+        for message, before_ns, package in (
+            ("limit is not a function", changed_ns, "p-limit"),
+            ("TypeError: limit is not a constructor", changed_ns, "p-limit"),
+            ("limit is not a function", changed_ns - 1, None),
+            ("table.limit is not a function", changed_ns, None),
+            ("(intermediate value).limit is not a function", changed_ns, None),
+            ("limit is not iterable", changed_ns, None),
+        ):
+            assert called_package(str(file), 2, message, before_ns=before_ns) == package
+        assert called_package("agent.js", 2, "limit is not a function", before_ns=changed_ns) is None
+        assert called_package(str(tmp_path), 2, "limit is not a function", before_ns=changed_ns) is None
+        assert called_package(str(file), 99, "limit is not a function", before_ns=changed_ns) is None
+
+    @pytest.mark.parametrize(
+        "piece", ["/*", "const {", "const limit = require(", "(", "limit ", "limit", "import limit from '", " ", "\n", ";//"]
+    )
+    def test_a_source_that_is_made_to_be_slow_is_not(self, piece):
+        """Each of these over and over, as much as is read of a file."""
+        source = piece * (SOURCE_LIMIT_BYTES // len(piece))
+        began = time.perf_counter()
+        bound_to(f"{source}\nlimit(1)", source.count("\n") + 2, "limit")
+        assert time.perf_counter() - began < 1
+
+    @settings(max_examples=300, deadline=1000)
+    @given(st.text(alphabet="{}(),;= \n'/*.:limtconsreq-_\"", max_size=3000))
+    def test_any_source_is_read_in_time(self, source):
+        """A forged source neither fails nor takes long."""
+        bound_to(f"{source}\nlimit(1)", source.count("\n") + 2, "limit")

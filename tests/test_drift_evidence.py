@@ -8,14 +8,14 @@ import time
 import msgspec
 import pytest
 
-from agentscope.baseline import Baseline, FileState, MappedFile
+from agentscope.baseline import Baseline, FileState, LockFile, MappedFile
 from agentscope.baseline.joining import told
-from agentscope.distributions import Distribution
+from agentscope.distributions import Deviation, Distribution
 from agentscope.evidence import Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.evidence.elf_needs import ElfNeeds
 from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.package_changes import PackageChanges, moment
+from agentscope.evidence.package_changes import PackageChanges
 from tests.test_classifier import scene
 from tests.test_distributions import traceback, wheel
 
@@ -84,7 +84,7 @@ def test_a_crash_with_everything_as_it_was_says_so():
     )
     found = collected(SEGV, before=before, now=before)["baseline-difference"]
     assert isinstance(found, BaselineDifference)
-    assert found.says() == f"214 libraries and 96 packages unchanged since {moment(before.wall_ns)}"
+    assert found.says() == f"214 libraries and 96 packages unchanged since {found.clock.moment(before.wall_ns)}"
     assert (found.own, found.of_file("/lib/lib1.so.1")) == ((), None)
 
 
@@ -243,3 +243,36 @@ def test_a_program_that_lacks_nothing_says_so():
     assert found.unmet == ()
     assert "is there now" in found.says()
     assert isinstance(collected(127 << 8, words=words)["elf-needs"], Missing)
+
+
+LOCKED = LockFile(
+    path="/srv/uv.lock",
+    digest="d",
+    locked=96,
+    deviating=(Deviation(name="httpx", locked=("0.27.2",), installed="0.28.1"),),
+    count=1,
+)
+
+
+def locked(lock, status=11):
+    """What is said of a lock file at an end."""
+    return collect_all(ended(status, before=baseline(), now=baseline(lock=lock)))["lock-file"]
+
+
+def test_a_package_that_the_lock_file_has_otherwise_is_told():
+    """Its name and both versions, at an end that may be drift and of a process that lives."""
+    assert locked(LOCKED).says() == "httpx 0.28.1 is installed, uv.lock has 0.27.2"
+    many = msgspec.structs.replace(LOCKED, deviating=LOCKED.deviating * 20, count=31)
+    assert locked(many).says().endswith("; and 28 more")
+    agreed = msgspec.structs.replace(LOCKED, deviating=(), count=0)
+    assert locked(agreed).says() == "of the 96 packages that uv.lock pins none is installed in another version"
+    assert locked(LOCKED, status=15) is None
+
+
+def test_a_lock_file_that_says_nothing():
+    """One that pins nothing, or was not compared, is no evidence; one that could not be read is missing with the reason."""
+    assert locked(None) is None
+    assert locked(msgspec.structs.replace(LOCKED, locked=0)) is None
+    assert locked(LockFile(path="/srv/yarn.lock", digest="d")) is None
+    gone = locked(LockFile(path="/srv/uv.lock", digest="", unread="No such file or directory"))
+    assert gone == Missing(kind="lock-file", because="/srv/uv.lock: No such file or directory")

@@ -1,6 +1,8 @@
 """Healthy marks: when a baseline is taken and kept, and what an end is compared with."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -13,11 +15,15 @@ import pytest
 from agentscope import marks as marks_module
 from agentscope.agents import start_ns_of
 from agentscope.baseline import Baseline, FileState, Interpreter, MappedFile
+from agentscope.baseline.differing import difference
+from agentscope.baseline.facts import facts_of
 from agentscope.baseline.runs import NOWHERE, as_it_began, extended, identity_in, root_with
 from agentscope.baseline.store import HEALTHY_AFTER_NS, Baselines
-from agentscope.baseline.taking import take
-from agentscope.diagnosing import opened_from
+from agentscope.baseline.taking import take, take_lightly
+from agentscope.diagnosing import diagnose_process, opened_from
 from agentscope.distributions import Distribution
+from agentscope.distributions import installed as installed_module
+from agentscope.errors import ExitStatus
 from agentscope.evidence import HangScene, Missing, Words, collect_all
 from agentscope.evidence.armed_drift import ArmedDrift, armed_in
 from agentscope.evidence.armed_drift import collect as collect_armed
@@ -30,6 +36,15 @@ from tests.test_classifier import scene
 SECOND = 1_000_000_000
 FAILED, CRASHED = 1 << 8, 11
 SLEEPER = "import sys, time; print(flush=True); time.sleep(50)"
+
+
+def mapping_victim(folder):
+    """A victim that has a library of this folder mapped."""
+    library = folder / "libown.so"
+    real = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
+    library.write_bytes(Path(real).read_bytes())
+    load = "import ctypes, sys, mmap, os\nfile = os.open(sys.argv[1], os.O_RDONLY)\nkept = mmap.mmap(file, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE)\n"
+    return Victim(sys.executable, "-c", load + SLEEPER, str(library)), library
 
 
 def now_ns() -> int:
@@ -484,11 +499,7 @@ class TestArmed:
 
     def test_a_library_that_was_replaced_under_a_process_is_told(self, tmp_path):
         """By its mappings alone, without a baseline: nobody watched it before."""
-        library = tmp_path / "libown.so"
-        real = next(line.split()[-1] for line in Path("/proc/self/maps").read_text().splitlines() if "libc.so" in line)
-        library.write_bytes(Path(real).read_bytes())
-        load = "import ctypes, sys, mmap, os\nfile = os.open(sys.argv[1], os.O_RDONLY)\nkept = mmap.mmap(file, 4096, prot=mmap.PROT_READ | mmap.PROT_EXEC, flags=mmap.MAP_PRIVATE)\n"
-        agent = Victim(sys.executable, "-c", load + SLEEPER, str(library))
+        agent, library = mapping_victim(tmp_path)
         try:
             fresh = tmp_path / "fresh"
             fresh.write_bytes(library.read_bytes() + b"\0")
@@ -500,6 +511,49 @@ class TestArmed:
         finally:
             agent.process.kill()
             agent.process.wait()
+
+    def test_diagnose_tells_a_replaced_library_and_calls_the_agent_healthy(self, tmp_path):
+        """Armed drift is told as what was seen; nothing is wrong yet, so there is no incident and the exit status is 0."""
+        agent, library = mapping_victim(tmp_path)
+        try:
+            library.unlink()
+            status, says = diagnose_process(str(agent.pid), str(tmp_path / "state"), as_json=True, patience_s=300)
+            assert status == ExitStatus.HEALTHY
+            told = {each["kind"]: each["says"] for each in json.loads(says)["evidence"]}
+            assert told["armed-drift"].startswith("armed drift: the old ones are still in its memory")
+            assert "libown.so removed" in told["armed-drift"]
+        finally:
+            agent.process.kill()
+            agent.process.wait()
+
+    def test_diagnose_finds_the_baseline_whatever_the_watcher_calls_the_agent(self, victim, tmp_path):
+        """A name of the configuration is part of the file's name; who is diagnosed by pid has another, and the same program."""
+        living = self.living(victim.pid)
+        store = Baselines(tmp_path)
+        named = msgspec.structs.replace(living.agent, name="researcher")
+        cwd = str(Path(f"/proc/{victim.pid}/cwd").readlink())
+        store.keep(identity_in(named, living.process, cwd), take(victim.pid))
+        found = collect_armed(with_standing(living, tmp_path))
+        assert found is not None
+        assert not found.changed
+        assert re.match(r"\d+ libraries and \d+ packages are as they were at ", found.says())
+
+    def test_what_changed_since_the_baseline_is_seen_though_the_rest_is_not_read_anew(self, victim, tmp_path):
+        """A distribution with other metadata, and a library with another build, are not taken for those that are remembered."""
+        now = take(victim.pid)
+        older = msgspec.structs.replace(
+            now,
+            distributions=tuple(
+                msgspec.structs.replace(found, version="0.0.1", wall_ns=found.wall_ns - SECOND) if found.name == "msgspec" else found
+                for found in now.distributions
+            ),
+        )  # fmt: skip
+        facts = facts_of(victim.pid)
+        installed_module._known.clear()
+        again = take_lightly(facts, older)
+        assert again.system is None
+        assert [each for each in difference(older, again) if each.kind != "system-package"] != []
+        assert {(each.name, each.before) for each in difference(older, again)} == {("msgspec", "0.0.1")}
 
     def test_a_venv_whose_python_is_another_now_is_told(self):
         """It was made for 3.11 and leads to 3.13: what is installed in it is not found by the next start."""

@@ -6,7 +6,7 @@ never loaded. Paths are as the process names them, inside its root.
 
 from typing import Literal
 
-from agentscope.distributions import Distribution, NodePackage, SystemPackages
+from agentscope.distributions import Deviation, Distribution, NodePackage, SystemPackages
 from agentscope.model import Value
 
 DriftKind = Literal[
@@ -59,11 +59,19 @@ class Interpreter(Value, frozen=True):
 
 
 class LockFile(Value, frozen=True):
-    """A lock file by a digest of what it holds."""
+    """A lock file by a digest of what it holds, and what is installed otherwise than it says.
+
+    `locked` is how many packages it pins (None: they were not looked at), `deviating` holds at most 20 of `count`. `unread` says why
+    it could not be read; then its digest is empty, unless only its form is not known.
+    """
 
     path: str
     digest: str
     mtime_ns: int | None = None
+    locked: int | None = None
+    deviating: tuple[Deviation, ...] = ()
+    count: int = 0
+    unread: str | None = None
 
 
 class Image(Value, frozen=True):
@@ -108,8 +116,9 @@ class Baseline(Value, frozen=True):
 class Drifted(Value, frozen=True):
     """One thing that is not as it was. `before` and `after` are versions where there are any, else build ids or digests.
 
-    `former_path` is where it was, if that was elsewhere. `changed_ns` is when the file system says that it changed (wall time). `armed` is True where the process that runs still
-    has the old one in memory: it will fail when it starts anew, or when it loads the rest.
+    `former_path` is where it was, if that was elsewhere. `changed_ns` is when the file system says that it changed (wall time); of
+    what is gone only `until_ns` is known, when something last came or went where it stood. `armed` is True where the process that
+    runs still has the old one in memory: it will fail when it starts anew, or when it loads the rest.
     """
 
     kind: DriftKind
@@ -120,4 +129,5 @@ class Drifted(Value, frozen=True):
     path: str | None = None
     former_path: str | None = None
     changed_ns: int | None = None
+    until_ns: int | None = None
     armed: bool = False

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from agentscope.baseline import Baseline, Drifted, DriftKind, FileState, How, MappedFile
+from agentscope.baseline import Baseline, Drifted, DriftKind, FileState, How, LockFile, MappedFile
 from agentscope.baseline.mapped import stem_of
 from agentscope.distributions import Distribution
 from agentscope.distributions.installed import normal
@@ -143,19 +143,27 @@ def _values(old: Baseline, new: Baseline) -> Iterator[Drifted]:
             before=old.image.id,
             after=new.image.id,
         )
-    if old.lock and (new.lock is None or old.lock.digest != new.lock.digest):
-        yield Drifted(
-            kind="lock-file",
-            name=old.lock.path.rpartition("/")[2],
-            how="changed" if new.lock else "removed",
-            before=old.lock.digest[:16],
-            after=new.lock.digest[:16] if new.lock else None,
-            path=old.lock.path,
-            changed_ns=new.lock.mtime_ns if new.lock else None,
-        )
+    yield from _locks(old.lock, new.lock)
     if old.kernel != new.kernel:
         how = _direction("dpkg", old.kernel, new.kernel)
         yield Drifted(kind="kernel", name="Linux", how=how, before=old.kernel, after=new.kernel)
+
+
+def _locks(old: LockFile | None, new: LockFile | None) -> Iterator[Drifted]:
+    """A lock file that holds something else, or is gone; one that was not there before is none."""
+    if old is None or not old.digest or (new is not None and new.path != old.path):
+        return
+    if new is None or new.digest != old.digest:
+        there = new is not None and new.digest
+        yield Drifted(
+            kind="lock-file",
+            name=old.path.rpartition("/")[2],
+            how="changed" if there else "removed",
+            before=old.digest[:16],
+            after=new.digest[:16] if new is not None and there else None,
+            path=old.path,
+            changed_ns=new.mtime_ns if new is not None else None,
+        )
 
 
 def _direction(ecosystem: str, before: str | None, after: str | None) -> How:

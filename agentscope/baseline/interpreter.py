@@ -25,8 +25,11 @@ _VERSION = rb"\0(%s\.\d{1,2}(?:(?:a|b|rc)\d{1,2})?\+?)\0"  # PY_VERSION of patch
 _ANCESTORS_LIMIT = 8
 
 
-def interpreter_of(facts: ProcessFacts, mapped: Iterable[str]) -> Interpreter | None:
-    """The Python that runs the process, by its program and what it has mapped; None where that is no Python."""
+def interpreter_of(facts: ProcessFacts, mapped: Iterable[str], *, exact: bool = True) -> Interpreter | None:
+    """The Python that runs the process, by its program and what it has mapped; None where that is no Python.
+
+    Not `exact`, its version is what names tell ("3.11"): the whole one is read out of megabytes of code.
+    """
     paths = list(mapped)
     exe = facts.exe or ""
     named = _PYTHON.match(exe.rpartition("/")[2])
@@ -38,7 +41,7 @@ def interpreter_of(facts: ProcessFacts, mapped: Iterable[str]) -> Interpreter | 
     venv = _venv_of(link, facts, paths)
     config = _config(f"{venv}/pyvenv.cfg", facts.root) if venv else {}
     code = library or exe
-    version = scan(code, re.compile(_VERSION % re.escape(short).encode()), root=facts.root) if short else None
+    version = scan(code, re.compile(_VERSION % re.escape(short).encode()), root=facts.root) if short and exact else None
     return Interpreter(
         path=plain(exe, 4096),
         version=version or short,

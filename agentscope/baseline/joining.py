@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import lru_cache
 
 import msgspec
@@ -11,10 +12,12 @@ from agentscope.baseline.mapped import stem_of
 from agentscope.changes import Change, Changes, Ecosystem, Place, change_of, read_changes
 from agentscope.model import Value
 from agentscope.symbols.owner import Owner, OwnerKind, owner_of
+from agentscope.symbols.rooted import state_of
 
 OWNERS_LIMIT = 12  # files whose owner is looked for: each search reads the lists of all packages once
 NEAR_NS = 120_000_000_000  # between what a log says and the time of a file that was unpacked then
 _ECOSYSTEMS: dict[OwnerKind, Ecosystem] = {"dpkg": "dpkg", "python": "python", "node": "node"}
+_ABOVE_LIMIT = 6
 _FILES = frozenset({"library", "program", "interpreter", "libc"})
 _SONAME = re.compile(r"^(lib.{1,100}?)\.so(?:\.(\d{1,9}))?$")
 
@@ -85,6 +88,8 @@ def explain(drifted: Iterable[Drifted], changes: Changes, *, root: str | None) -
         if each.kind in _FILES and each.path and left > 0:
             left -= 1
             owner = owner_of(each.path, root=root)
+        if each.how == "removed" and each.changed_ns is None and each.path:
+            each = msgspec.structs.replace(each, until_ns=_gone_by(each.path, root))  # noqa: PLW2901 - the same thing, better known
         change = _change(each, owner, changes.changes)
         if change is not None and each.kind == "distribution" and change.from_version is None:
             # pip leaves no trace of what was there before: the baseline knows
@@ -92,6 +97,20 @@ def explain(drifted: Iterable[Drifted], changes: Changes, *, root: str | None) -
             change = msgspec.structs.replace(change, from_version=each.before, kind=kind)
         found.append(Changed(drifted=each, change=change, owner=str(owner) if owner else None))
     return tuple(found)
+
+
+def _gone_by(path: str, root: str | None) -> int | None:
+    """When something last came or went in the folder of a file that is gone: it went then, or before.
+
+    Where the folder is gone as well, that of the nearest one above it that stands.
+    """
+    for _ in range(_ABOVE_LIMIT):
+        path = path.rpartition("/")[0]
+        if not path:
+            return None
+        with suppress(OSError):
+            return state_of(path, root=root).st_mtime_ns
+    return None
 
 
 def _change(drifted: Drifted, owner: Owner | None, changes: tuple[Change, ...]) -> Change | None:

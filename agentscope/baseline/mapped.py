@@ -124,6 +124,13 @@ def file_state(path: str, *, root: str | None) -> FileState | None:
     return _states.put((path, identity_of(status)), found) if settled(status.st_ctime_ns) else found
 
 
+def recall(files: Iterable[MappedFile]) -> None:
+    """Know again what a baseline tells of files: of those that are still the same nothing is read anew."""
+    for file in (mapped.file for mapped in files):
+        if file is not None and settled(file.ctime_ns):
+            _states.put((file.path, (file.device, file.inode, file.size_bytes, file.mtime_ns, file.ctime_ns)), file)
+
+
 def build_id_of(descriptor: int) -> str | None:
     """The GNU build id of an open 64-bit ELF file, by its first note segments (elf(5)); None where it has none."""
     with suppress(OSError, struct.error, OverflowError):

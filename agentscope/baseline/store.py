@@ -4,6 +4,7 @@ An agent is known again after a restart by its unit, or by its user, its folder 
 neither its pid nor the version of its interpreter, and no argument behind the script, which may be another each time.
 """
 
+import contextlib
 import errno
 import os
 import re
@@ -21,6 +22,7 @@ from agentscope.symbols.rooted import read_regular
 FILE_LIMIT_BYTES = 200 << 10
 DECODED_LIMIT_BYTES = 32 << 20
 AGENTS_LIMIT = 500
+ENDING = ".json.gz"
 HEALTHY_AFTER_NS = 60_000_000_000  # a run that has worked this long can be the measure of the next
 _UNSAFE = re.compile(r"[^A-Za-z0-9_.-]+")
 _NUMBERS = re.compile(r"[\d.]+$")
@@ -67,6 +69,17 @@ class Baselines:
             return None if decoder.unconsumed_tail else msgspec.json.decode(text, type=Baseline)
         except (OSError, zlib.error, msgspec.DecodeError, ValueError, RecursionError):
             return None
+
+    def load_alike(self, identity: str) -> Baseline | None:
+        """The same for whoever does not know what its watcher calls the agent: a configuration gives names, a pid has none."""
+        found = self.load(identity)
+        if found is not None:
+            return found
+        ending = f"-{_file(identity).rpartition('-')[2]}"
+        with contextlib.suppress(OSError), os.scandir(self.folder) as entries:
+            names = sorted(entry.name for entry in entries if entry.name.endswith(ending) and not entry.name.startswith("."))
+            return next((kept for name in names if (kept := self.load(name.removesuffix(ENDING))) is not None), None)
+        return None
 
     def keep(self, identity: str, baseline: Baseline) -> None:
         """Write it in place of the one before.
@@ -141,4 +154,4 @@ def _cut(baseline: Baseline, count: int) -> Baseline:
 
 
 def _file(identity: str) -> str:
-    return f"{_UNSAFE.sub('-', identity)[:120]}.json.gz"
+    return f"{_UNSAFE.sub('-', identity)[:120]}{ENDING}"

@@ -12,24 +12,18 @@ from pathlib import Path
 
 import msgspec
 
-from agentscope.baseline import Baseline, Image, Interpreter, LockFile, MappedFile
+from agentscope.baseline import Baseline, Image, Interpreter, MappedFile
 from agentscope.baseline.facts import ProcessFacts, facts_of
-from agentscope.baseline.interpreter import interpreter_of, node_folders_of, script_of, sites_of
+from agentscope.baseline.interpreter import interpreter_of, node_folders_of, sites_of
+from agentscope.baseline.locked import lock_of, lock_path
 from agentscope.baseline.mapped import file_state, libc_version, mapped_files, mappings_of, stem_of, successor_of
+from agentscope.baseline.mapped import recall as recall_files
 from agentscope.distributions import plain
 from agentscope.distributions.container import image_of, layers_of
 from agentscope.distributions.installed import installed
+from agentscope.distributions.installed import recall as recall_distributions
 from agentscope.distributions.node import node_packages
 from agentscope.distributions.system import system_packages
-from agentscope.symbols.remembered import Remembered, identity_of, settled
-from agentscope.symbols.rooted import read_regular, state_of
-
-LOCK_LIMIT_BYTES = 64 << 20
-LOCKS = (
-    *("uv.lock", "poetry.lock", "pylock.toml", "pdm.lock", "Pipfile.lock", "package-lock.json", "pnpm-lock.yaml"),
-    *("yarn.lock", "bun.lock", "flake.lock", "requirements.txt"),
-)
-_digests: Remembered[LockFile] = Remembered(500)
 
 
 def take(facts: ProcessFacts | int, *, lockfile: str | None = None) -> Baseline | None:
@@ -48,10 +42,37 @@ def take(facts: ProcessFacts | int, *, lockfile: str | None = None) -> Baseline 
     return _taken(seen, mapped, _lock_path(seen, lockfile))
 
 
-def take_again(old: Baseline, *, root: str | None = None, mapped: Iterable[str] = ()) -> Baseline:
+def take_lightly(facts: ProcessFacts, kept: Baseline | None) -> Baseline:
+    """What a living process stands on, in a few milliseconds: for whoever asks once and waits for the answer.
+
+    Of `kept`, its agent's baseline, only what changed since is read; the packages of the system, whose logs tell of their changes,
+    are not. Without one there is nothing to compare packages with: only what it has mapped and its venv are looked at.
+    """
+    if kept is not None:
+        recall_files(kept.mapped)
+        recall_distributions(kept.distributions)
+    mapped = tuple(mapped_files(facts.pid, mappings_of(facts.pid), root=facts.root)) if facts.pid is not None else ()
+    if kept is not None:
+        return _taken(facts, mapped, kept.lock.path if kept.lock else None, kept=kept)
+    return Baseline(
+        wall_ns=time.time_ns(),
+        boot_id=_boot_id(),
+        kernel=os.uname().release,
+        pid=facts.pid,
+        start_ns=facts.start_ns,
+        own_root=facts.own_root,
+        exe=plain(facts.exe, 4096) if facts.exe else None,
+        mapped=mapped,
+        interpreter=interpreter_of(facts, [file.path for file in mapped], exact=False),
+        container=facts.container,
+    )
+
+
+def take_again(old: Baseline, *, root: str | None = None, mapped: Iterable[str] = (), lockfile: str | None = None) -> Baseline:
     """What stands now where a baseline saw things, also when its process is dead.
 
-    `root` is that of another process in the same container (None: ours). `mapped` are files that a later process had mapped.
+    `root` is that of another process in the same container (None: ours). `mapped` are files that a later process had mapped, and
+    `lockfile` is that of the configuration.
     A library that is gone is followed to the one that the loader finds under its name now.
     """
     paths: dict[str, MappedFile] = {known.path: known for known in old.mapped}
@@ -64,7 +85,8 @@ def take_again(old: Baseline, *, root: str | None = None, mapped: Iterable[str] 
             found.extend(_standing([later], root))
     found.extend(_standing((path for path in mapped if path not in paths), root))
     facts = _facts_again(old, root)
-    return _taken(facts, tuple(found), old.lock.path if old.lock else None, before=old)
+    lock = facts.absolute(lockfile) if lockfile is not None else old.lock.path if old.lock else None
+    return _taken(facts, tuple(found), lock, before=old)
 
 
 def _facts_again(old: Baseline, root: str | None) -> ProcessFacts:
@@ -87,7 +109,14 @@ def _facts_again(old: Baseline, root: str | None) -> ProcessFacts:
     )
 
 
-def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None, before: Baseline | None = None) -> Baseline:
+def _taken(
+    facts: ProcessFacts,
+    mapped: tuple[MappedFile, ...],
+    lock: str | None,
+    before: Baseline | None = None,
+    kept: Baseline | None = None,
+) -> Baseline:
+    """All of it. `before` is what is looked at again, `kept` what a living process is compared with (the packages of the system are not)."""
     paths = [file.path for file in mapped if before is None or file.file is not None]
     interpreter = interpreter_of(facts, paths)
     sites = before.sites if before is not None else sites_of(facts, interpreter, paths)
@@ -96,7 +125,7 @@ def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None
     folders = before.node_folders if before is not None else node_folders_of(facts, paths)
     distributions, left_out = installed(sites, root=facts.root)
     node, node_left_out = node_packages(folders, root=facts.root)
-    return Baseline(
+    found = Baseline(
         wall_ns=time.time_ns(),
         boot_id=_boot_id(),
         kernel=os.uname().release,
@@ -113,13 +142,22 @@ def _taken(facts: ProcessFacts, mapped: tuple[MappedFile, ...], lock: str | None
         distributions=distributions,
         node_folders=folders,
         node=node,
-        system=system_packages(root=facts.root),
-        lock=_lock(lock, facts.root) if lock else None,
+        system=system_packages(root=facts.root) if kept is None else None,
         environment=facts.names,
         image=_image(facts),
         container=facts.container,
         left_out=left_out + node_left_out,
     )
+    if lock is None:
+        return found
+    other = before or kept
+    same = other is not None and (other.distributions, other.node) == (distributions, node)
+    known = other.lock if other is not None and same and other.lock is not None and other.lock.path == lock else None
+    return msgspec.structs.replace(found, lock=lock_of(lock, found, root=facts.root, known=known, lightly=kept is not None))
+
+
+def _lock_path(facts: ProcessFacts, configured: str | None) -> str | None:
+    return facts.absolute(configured) if configured is not None else lock_path(facts)
 
 
 def _moved(old: Interpreter | None, new: Interpreter | None) -> bool:
@@ -135,38 +173,6 @@ def _standing(paths: Iterable[str], root: str | None) -> Iterable[MappedFile]:
 
 def _identity(known: MappedFile) -> tuple[int, int] | None:
     return None if known.file is None else (known.file.device, known.file.inode)
-
-
-def _lock_path(facts: ProcessFacts, configured: str | None) -> str | None:
-    """The lock file: the one that is configured, else a usual name in the process's folder or beside its script."""
-    if configured is not None:
-        return facts.absolute(configured)
-    script = script_of(facts)
-    for folder in dict.fromkeys((facts.cwd, script.rpartition("/")[0] if script else None)):
-        for name in LOCKS if folder and folder.isprintable() else ():
-            with suppress(OSError):
-                path = f"{'' if folder == '/' else folder}/{name}"
-                state_of(path, root=facts.root)
-                return path
-    return None
-
-
-def _lock(path: str, root: str | None) -> LockFile | None:
-    import hashlib
-
-    try:
-        status = state_of(path, root=root)
-        key = (path, identity_of(status))
-        known = _digests.get(key)
-        if known is None:
-            raw = read_regular(path, root=root, limit_bytes=LOCK_LIMIT_BYTES, follow=True)
-            digest = hashlib.blake2b(raw, digest_size=16).hexdigest()
-            known = LockFile(path=plain(path, 4096), digest=digest, mtime_ns=status.st_mtime_ns)
-            if settled(status.st_ctime_ns):
-                _digests.put(key, known)
-    except OSError:
-        return None
-    return known
 
 
 def _image(facts: ProcessFacts) -> Image | None:

@@ -148,7 +148,10 @@ def join(found: Iterable[Change]) -> list[Change]:
 
 
 def _same(known: Change, other: Change) -> bool:
-    """Whether two sources can mean one change: spans that meet, no version or architecture that contradicts, another file."""
+    """Whether two sources can mean one change: spans that meet, no version or architecture that contradicts, another file.
+
+    A removal is never the same as an installation, though the one names the version before and the other that after.
+    """
     apart = max(known.wall_ns, other.wall_ns) - min(known.wall_ns + known.precision_ns, other.wall_ns + other.precision_ns)
     pairs = (
         (known.from_version, other.from_version),
@@ -156,7 +159,8 @@ def _same(known: Change, other: Change) -> bool:
         (_bound(known.architecture), _bound(other.architecture)),
     )
     fits = all(one is None or another is None or one == another for one, another in pairs)
-    return apart <= SLACK_NS and known.source != other.source and fits
+    gone = (known.kind == "removed") == (other.kind == "removed")
+    return apart <= SLACK_NS and known.source != other.source and fits and gone
 
 
 def _bound(architecture: str | None) -> str | None:

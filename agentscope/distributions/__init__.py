@@ -50,6 +50,18 @@ class SystemPackages(Value, frozen=True):
     versions: tuple[tuple[str, str], ...]
 
 
+class Deviation(Value, frozen=True):
+    """A package that is installed in a version that the lock file does not have."""
+
+    name: str
+    locked: tuple[str, ...]
+    installed: str
+
+    def says(self) -> str:
+        """One clause for a person."""
+        return f"{self.name} {self.installed} is installed, the lock file has {', '.join(self.locked)}"
+
+
 def plain(text: str, limit: int = NAME_LIMIT) -> str:
     """A stranger's text with nothing in it that could steer a terminal."""
     return "".join(letter if letter.isprintable() else "?" for letter in text[:limit])

@@ -15,7 +15,7 @@ from agentscope.distributions.installed import normal, owner_of_file, owner_of_m
 from agentscope.model import Reading, Value
 
 FailureKind = Literal["import", "attribute", "argument", "abi", "requirement", "other"]
-Role = Literal["named", "frame", "dependency"]
+Role = Literal["named", "called", "frame", "dependency"]
 
 ACCUSED_LIMIT = 40
 FRAMES_LIMIT = 60

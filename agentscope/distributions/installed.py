@@ -8,7 +8,7 @@ the same file, so that asking again costs one stat(2) a distribution.
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from itertools import islice
 
@@ -56,6 +56,13 @@ def installed(sites: tuple[str, ...], *, root: str | None = None) -> tuple[tuple
             else:
                 found.setdefault(key, distribution)
     return tuple(found[name] for name in sorted(found)), left_out
+
+
+def recall(distributions: Iterable[Distribution]) -> None:
+    """Know again what a baseline tells: metadata of the same time at the same place is not read anew."""
+    for found in distributions:
+        if found.wall_ns is not None and settled(found.wall_ns):
+            _known.put((found.folder, found.wall_ns), found)
 
 
 def _of_site(site: str, root: str | None) -> Iterator[Distribution]:
@@ -112,7 +119,7 @@ def _in_folder(folder: int, name: str, where: str) -> Distribution | None:
         except FileNotFoundError:
             continue
         key = (where, identity_of(status))
-        known = _known.get(key)
+        known = _known.get(key) or _known.get((where, status.st_mtime_ns))
         if known is None:
             known = _read(folder, name, where, witness)
             if settled(status.st_ctime_ns):

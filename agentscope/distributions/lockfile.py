@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
 
-from agentscope.distributions import Distribution, NodePackage, plain
+from agentscope.distributions import Deviation, Distribution, NodePackage, plain
 from agentscope.distributions.installed import normal
 from agentscope.model import Value
 from agentscope.symbols.rooted import read_regular
@@ -29,18 +29,6 @@ class Lock(Value, frozen=True):
     versions: Mapping[str, tuple[str, ...]]
 
 
-class Deviation(Value, frozen=True):
-    """A package that is installed in a version that the lock file does not have."""
-
-    name: str
-    locked: tuple[str, ...]
-    installed: str
-
-    def says(self) -> str:
-        """One clause for a person."""
-        return f"{self.name} {self.installed} is installed, the lock file has {', '.join(self.locked)}"
-
-
 class NotALock(ValueError):
     """The file is there, but is not what its name says."""
 
@@ -54,6 +42,13 @@ def read_lock(path: str, *, root: str | None = None, python: str | None = None) 
     return parse_lock(path, read_regular(path, root=root, limit_bytes=LOCK_LIMIT_BYTES, follow=True), python=python)
 
 
+def form_of(name: str) -> str | None:
+    """The form that a file of this name has; None of one that is not known here."""
+    if name.startswith("pylock.") and name.endswith(".toml"):
+        return "pylock.toml"
+    return next((known for known in FORMS if name == known or (known == "requirements.txt" and name.endswith(".txt"))), None)
+
+
 def parse_lock(path: str, raw: bytes, *, python: str | None = None) -> Lock:
     """The same of bytes.
 
@@ -61,15 +56,13 @@ def parse_lock(path: str, raw: bytes, *, python: str | None = None) -> Lock:
         NotALock: they are not of the form that the name promises.
     """
     name = path.rpartition("/")[2]
-    form = next((known for known in _FORMS if name == known or (known == "requirements.txt" and name.endswith(".txt"))), None)
-    if form is None and name.startswith("pylock.") and name.endswith(".toml"):
-        form = "pylock.toml"
+    form = form_of(name)
     if form is None:
         raise NotALock(f"{name} is no lock file that is known here")
     found: dict[str, dict[str, None]] = {}
     try:
         text = raw.decode("utf-8")
-        for package, version in _FORMS[form](text, _markers(python)):
+        for package, version in FORMS[form](text, _markers(python)):
             if len(found) < PACKAGES_LIMIT:
                 key = package if form == "package-lock.json" else normal(package)
                 found.setdefault(plain(key), {})[plain(version)] = None
@@ -192,7 +185,7 @@ def _npm(text: str, _: _Environment) -> _Pinned:
             yield place, version
 
 
-_FORMS: dict[str, Callable[[str, _Environment], _Pinned]] = {
+FORMS: dict[str, Callable[[str, _Environment], _Pinned]] = {
     "uv.lock": _package_tables,
     "poetry.lock": _package_tables,
     "pdm.lock": _package_tables,

@@ -3,7 +3,8 @@
 A file `evidence/<kind>.py` holds one `Evidence` class (tagged with the file's name, hyphens for underscores), the sentence
 `ABSENT` (what it means when there is nothing of the kind) and `collect`, which returns the evidence, `None` where there is
 nothing of the kind, or `Missing` where it could not be had. The type of its parameter says what it is evidence of: an end
-(`Scene`), a hang (`HangScene`), or either. Being in the folder is being registered.
+(`Scene`), a hang (`HangScene`), or either. Being in the folder is being registered. `READS_FILES = True` in one tells that it opens
+files of the agent's root, which can hang.
 """
 
 import importlib
@@ -171,13 +172,14 @@ Collected = Evidence | Missing | None
 
 @dataclass(frozen=True)
 class Kind:
-    """One file of this folder. `scenes` are the types of what it can be evidence of."""
+    """One file of this folder. `scenes` are the types of what it can be evidence of; `reads_files` tells that files of the agent's root are opened for it."""
 
     slug: str
     struct: type[Evidence]
     absent: str
     collect: Callable[..., Collected]
     scenes: tuple[type, ...]
+    reads_files: bool = False
 
 
 def scenes_of(collect: Callable[..., Collected]) -> tuple[type, ...]:
@@ -203,7 +205,8 @@ def kinds() -> Mapping[str, Kind]:
         ]
         if len(structs) != 1 or structs[0].__struct_config__.tag != slug:
             raise TypeError(f"evidence/{module_name}.py must hold exactly one Evidence class, tagged {slug!r}")
-        found[slug] = Kind(slug, structs[0], module.ABSENT, module.collect, scenes_of(module.collect))
+        reads_files = getattr(module, "READS_FILES", False)
+        found[slug] = Kind(slug, structs[0], module.ABSENT, module.collect, scenes_of(module.collect), reads_files)
     return found
 
 
@@ -212,10 +215,16 @@ def kinds_of(scene: type[AnyScene]) -> dict[str, Kind]:
     return {slug: kind for slug, kind in kinds().items() if scene in kind.scenes}
 
 
-def collect_all(scene: AnyScene) -> dict[str, Collected]:
-    """Ask every kind that fits. One that fails costs its own answer only: a hostile process must not silence the rest."""
+def collect_all(scene: AnyScene, *, no_files: str | None = None) -> dict[str, Collected]:
+    """Ask every kind that fits. One that fails costs its own answer only: a hostile process must not silence the rest.
+
+    `no_files` says why no file of the agent's root may be opened: its file system hangs.
+    """
     collected: dict[str, Collected] = {}
     for slug, kind in kinds_of(type(scene)).items():
+        if no_files is not None and kind.reads_files:
+            collected[slug] = Missing(kind=slug, because=no_files)
+            continue
         try:
             collected[slug] = kind.collect(scene)
         except Exception as error:  # noqa: BLE001 - the reason is kept as Missing and shown to the user

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 
 from agentscope.baseline import Baseline, Drifted, MappedFile
-from agentscope.baseline.differing import difference
+from agentscope.baseline.clock import UTC, Clock, clock
+from agentscope.baseline.differing import compared, difference
 from agentscope.baseline.joining import Changed, explain, place_of, told
 from agentscope.evidence import Evidence, HangScene, Missing
-from agentscope.evidence.package_changes import moment
 
 ABSENT = "nothing that it has in memory was replaced on disk"
 KEPT = 40
@@ -18,23 +18,29 @@ _OWN = frozenset({"library", "program", "interpreter", "venv", "distribution", "
 class ArmedDrift(Evidence, frozen=True, tag="armed-drift"):
     """`changed` is what differs, `count` how many there are; `since_wall_ns` is since when it was compared (ns since 1970).
 
-    `restarted` tells that the comparison is with an earlier run: then it lives with these changes already.
+    `restarted` tells that the comparison is with an earlier run: then it lives with these changes already. `libraries` and
+    `packages` are how many of a baseline were compared.
     """
 
     since_wall_ns: int
     changed: tuple[Changed, ...]
     count: int
     restarted: bool = False
+    libraries: int = 0
+    packages: int = 0
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
+        if not self.changed:
+            return f"{self.libraries} libraries and {self.packages} packages are as they were at {self.clock.moment(self.since_wall_ns)}"
         shown = []
         for each in self.changed[:3]:
-            at = f" at {moment(each.wall_ns)}" if each.wall_ns is not None else ""
+            at = f" at {self.clock.moment(each.wall_ns)}" if each.wall_ns is not None else ""
             shown.append(f"{each.says()}{at}")
         more = f", and {self.count - 3} more" if self.count > 3 else ""
         if self.restarted:
-            return f"it works with changes since its last healthy run at {moment(self.since_wall_ns)}: {'; '.join(shown)}{more}"
+            return f"it works with changes since its last healthy run at {self.clock.moment(self.since_wall_ns)}: {'; '.join(shown)}{more}"
         return (
             f"armed drift: the old ones are still in its memory, and may not fit what it loads next: {'; '.join(shown)}{more}"
         )
@@ -43,18 +49,22 @@ class ArmedDrift(Evidence, frozen=True, tag="armed-drift"):
 def armed_in(baseline: Baseline | None, now: Baseline) -> tuple[Drifted, ...]:
     """What a living process still has the old form of in memory, as `now` was taken of it; `baseline` is of the same run."""
     found: dict[tuple[str, str], Drifted] = {}
-    for each in (*_moved_under(now), *(difference(baseline, now) if baseline is not None else ()), *map(_stale, now.mapped)):
+    for each in (
+        *_moved_under(now),
+        *(difference(baseline, now) if baseline is not None else ()),
+        *(_stale(file, now.exe) for file in now.mapped),
+    ):
         if each is not None and each.armed:
             found.setdefault((each.kind, each.path or each.name), each)
     return tuple(found.values())
 
 
-def _stale(file: MappedFile) -> Drifted | None:
-    """A library whose path leads to another file than the one in memory, or to none."""
-    if not file.stale or _LIBRARY not in file.path:
+def _stale(file: MappedFile, exe: str | None) -> Drifted | None:
+    """A library, or the program, whose path leads to another file than the one in memory, or to none."""
+    if not file.stale or (_LIBRARY not in file.path and file.path != exe):
         return None
     return Drifted(
-        kind="library",
+        kind="program" if file.path == exe else "library",
         name=file.path.rpartition("/")[2],
         how="removed" if file.file is None else "replaced",
         path=file.path,
@@ -92,16 +102,20 @@ def collect(scene: HangScene) -> ArmedDrift | Missing | None:
     restarted = not drifted and before is not None and not same_run
     if restarted and before is not None:
         drifted = tuple(each for each in difference(before, now) if each.kind in _OWN and each.how != "added")
-    if not drifted:
+    if not drifted and before is None:
         return None
     since_ns = (
         before.wall_ns if before is not None else min((each.changed_ns or now.wall_ns for each in drifted), default=0) - 1
     )
     window = place_of(now, since_ns=max(0, since_ns), until_ns=now.wall_ns, root=scene.root)
+    libraries, packages = compared(before, now) if before is not None else (0, 0)
     return ArmedDrift(
         source="/proc/PID/maps, the files at those paths now, and its baseline",
         since_wall_ns=since_ns,
-        changed=explain(drifted[:KEPT], told(window), root=scene.root),
+        changed=explain(drifted[:KEPT], told(window), root=scene.root) if drifted else (),
         count=len(drifted),
         restarted=restarted,
+        libraries=libraries,
+        packages=packages,
+        clock=clock(since_ns),
     )

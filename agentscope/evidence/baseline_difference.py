@@ -1,15 +1,17 @@
 """What is not as it was in the last healthy run, with who changed it and when; or that nothing is."""
 
 from agentscope.baseline import DriftKind
+from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.differing import compared, difference
 from agentscope.baseline.joining import Changed, explain, told
 from agentscope.baseline.mapped import stem_of
 from agentscope.changes import Ecosystem
 from agentscope.distributions.installed import normal
 from agentscope.evidence import Evidence, Missing, Scene
-from agentscope.evidence.package_changes import may_be_drift, moment, window_of
+from agentscope.evidence.package_changes import may_be_drift, window_of
 
 ABSENT = "nothing that it died of depends on what is installed"
+READS_FILES = True
 KEPT = 80
 # What the program itself is made of; the rest lies around it, and says something only with more.
 OWN: frozenset[DriftKind] = frozenset(
@@ -33,17 +35,18 @@ class BaselineDifference(Evidence, frozen=True, tag="baseline-difference"):
     packages: int
     changed: tuple[Changed, ...] = ()
     count: int = 0
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
-        since = moment(self.since_wall_ns)
+        since = self.clock.moment(self.since_wall_ns)
         compared = f"{self.libraries} libraries and {self.packages} packages"
         own = self.own
         if not own:
             others = f"; {self.count} things around it changed" if self.count else ""
             return f"{compared} unchanged since {since}{others}"
         first = own[0]
-        at = f" at {moment(first.wall_ns)}" if first.wall_ns is not None else ""
+        at = f" at {self.clock.moment(first.wall_ns)}" if first.wall_ns is not None else ""
         more = f", and {len(own) - 1} more" if len(own) > 1 else ""
         return f"{first.says()}{at}{more} since the last healthy run at {since}"
 
@@ -93,4 +96,5 @@ def collect(scene: Scene) -> BaselineDifference | Missing | None:
         packages=packages,
         changed=explain(ordered[:KEPT], told(window), root=scene.root) if drifted else (),
         count=len(drifted),
+        clock=clock(scene.baseline.wall_ns),
     )

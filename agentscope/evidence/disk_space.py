@@ -8,6 +8,7 @@ from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.last_words import collect as read_last_words
 
 ABSENT = "its last words name no full disk"
+READS_FILES = True
 
 
 class DiskSpace(Evidence, frozen=True, tag="disk-space"):

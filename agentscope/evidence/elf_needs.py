@@ -10,6 +10,7 @@ from agentscope.symbols.elf import ElfProblem
 from agentscope.symbols.needs import Needs, Unmet, needs_of
 
 ABSENT = "neither the loader nor an import complained of a library"
+READS_FILES = True
 MODULES_LIMIT = 4
 _NAMES = ("library", "required_by", "program", "module")
 _WORDS = (

@@ -3,9 +3,11 @@
 from typing import Literal
 
 from agentscope.baseline import Baseline
+from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.joining import told
 from agentscope.changes import Change, change_of
 from agentscope.distributions.accused import Accused, FailureKind, Role, accused_by
+from agentscope.distributions.called import called_package
 from agentscope.distributions.installed import normal
 from agentscope.evidence import Evidence, Missing, Scene
 from agentscope.evidence.last_words import LastWords
@@ -14,13 +16,15 @@ from agentscope.evidence.package_changes import may_be_drift, window_of
 from agentscope.model import Reading, Value
 
 ABSENT = "no error of Python or Node is told in its last words"
+READS_FILES = True
 TRACED = frozenset({"python", "node"})
 
 
 class AccusedNow(Value, frozen=True):
     """One package that the failure can be about. A version of None: it is, or was, not installed.
 
-    `role`: the words name it; a frame of the traceback is in it; the innermost of those asks for it. `required` is what was asked
+    `role`: the words name it; it gives what was called, by a source that is older than the baseline; a frame of the traceback is in
+    it; the innermost of those asks for it. `required` is what was asked
     of its version. `change` is what its metadata or a log tells of its last change since the window began.
     """
 
@@ -50,6 +54,7 @@ class ImportFailure(Evidence, frozen=True, tag="import-failure"):
     message: str
     compared: bool
     accused: tuple[AccusedNow, ...]
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
@@ -103,16 +108,30 @@ def collect(scene: Scene) -> ImportFailure | Missing | None:
     )
     if failure is None:
         return None
+    accused = (*_called(reading, scene), *failure.accused)
     window = window_of(scene)
-    changes = told(window).changes if window is not None and failure.accused else ()
+    changes = told(window).changes if window is not None and accused else ()
     return ImportFailure(
         source="the last words, and the metadata of what is installed",
         failure=failure.failure,
         exception_type=str(reading.facts.get("exception_type") or "an error")[:200],
         message=str(reading.facts.get("message") or "")[:600],
         compared=before is not None,
-        accused=tuple(_now(accused, before, installed, changes) for accused in failure.accused),
+        accused=tuple(_now(each, before, installed, changes) for each in accused),
+        clock=clock(window.since_ns) if window is not None else UTC,
     )
+
+
+def _called(reading: Reading, scene: Scene) -> tuple[Accused, ...]:
+    """The Node package that gives what was called and is no function; of two that have one name none."""
+    file, line = reading.facts.get("file"), reading.facts.get("line")
+    if reading.reader != "node" or scene.baseline is None or not isinstance(file, str) or not isinstance(line, int):
+        return ()
+    message = str(reading.facts.get("message") or "")[:400]
+    name = called_package(file, line, message, before_ns=scene.baseline.wall_ns, root=scene.root)
+    if name is None or sum(1 for package in scene.baseline.node if package.name == name) != 1:
+        return ()
+    return (Accused(role="called", ecosystem="node", name=name, module=name),)
 
 
 def _now(accused: Accused, before: Baseline | None, installed: Baseline, changes: tuple[Change, ...]) -> AccusedNow:

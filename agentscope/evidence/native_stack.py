@@ -5,6 +5,7 @@ from agentscope.evidence.fault import fatal_fault
 from agentscope.model import Mapping, Value
 
 ABSENT = "no fault signal was delivered"
+READS_FILES = True
 FRAMES = 48
 # Libraries that die of what their caller did: the C library, the loader, the C++ runtime, Python's bridge to C, Python itself.
 CARRIERS = (

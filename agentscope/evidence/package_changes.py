@@ -2,6 +2,7 @@
 
 import time
 
+from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.joining import place_of, told
 from agentscope.changes import Change, Ecosystem, Place, change_of
 from agentscope.evidence import Evidence, Missing, Scene
@@ -10,6 +11,7 @@ from agentscope.evidence.last_words import NOT_STARTED, LastWords
 from agentscope.evidence.last_words import collect as read_last_words
 
 ABSENT = "nothing that it died of depends on what is installed"
+READS_FILES = True
 SECOND_NS = 1_000_000_000
 WINDOW_NS = 14 * 86_400 * SECOND_NS  # before its start, where no healthy run says since when
 KEPT = 60
@@ -28,27 +30,22 @@ class PackageChanges(Evidence, frozen=True, tag="package-changes"):
     count: int
     sources: tuple[str, ...] = ()
     unread: tuple[str, ...] = ()
+    clock: Clock = UTC
 
     def says(self) -> str:
         """One sentence for a person."""
-        since = f"{'its last healthy run' if self.healthy else 'the start of the search'} at {moment(self.since_wall_ns)}"
+        since = f"{'its last healthy run' if self.healthy else 'the start of the search'} at {self.clock.moment(self.since_wall_ns)}"
         if not self.changes:
             return f"package logs tell of no change since {since}"
         newest = self.changes[0]
         by = f" by {newest.by}" if newest.by else ""
-        return f"{self.count} package changes since {since}, the last {newest.says()} at {moment(newest.wall_ns)}{by}"
+        return (
+            f"{self.count} package changes since {since}, the last {newest.says()} at {self.clock.moment(newest.wall_ns)}{by}"
+        )
 
     def of_package(self, ecosystem: Ecosystem, name: str) -> Change | None:
         """The newest change of a package."""
         return change_of(self.changes, ecosystem, name)
-
-
-def moment(wall_ns: int) -> str:
-    """A wall time as this machine's people write it, with the day where it is not today's."""
-    then = time.localtime(wall_ns / SECOND_NS)
-    today = time.localtime()
-    same_day = (then.tm_year, then.tm_yday) == (today.tm_year, today.tm_yday)
-    return time.strftime("%H:%M" if same_day else "%Y-%m-%d %H:%M", then)
 
 
 def may_be_drift(scene: Scene) -> bool:
@@ -102,4 +99,5 @@ def collect(scene: Scene) -> PackageChanges | Missing | None:
         count=len(changes.changes) + changes.left_out,
         sources=changes.sources[:20],
         unread=changes.unread[:20],
+        clock=clock(window.since_ns),
     )

@@ -26,7 +26,8 @@ class Run:
     `since_ns` is when it became this program (boot time). `looked_at` tells that it had been running when it was found. `root`
     is a descriptor of its root, where that is not ours: so its files can be reached when it is gone. `settled` tells that `own`
     was taken once its parts were loaded, `healthy` that it can be the measure of the next run. `first` is the name under which
-    what the agent was started as is known, such as a script that became this program by exec.
+    what the agent was started as is known, such as a script that became this program by exec. `lockfile` is that of the configuration, by a whole path if its folder
+    is known. `held` counts who still looks through its root, so that this is not closed though it is `dropped`.
     """
 
     agent: Agent
@@ -37,6 +38,7 @@ class Run:
     root: int | None = None
     identity: str | None = None
     first: str | None = None
+    lockfile: str | None = None
     facts: ProcessFacts | None = None
     own: Baseline | None = None
     last: Baseline | None = None
@@ -46,6 +48,8 @@ class Run:
     next_ns: int = 0
     pending: Future[None] | None = None
     ended_ns: int | None = None
+    held: int = 0
+    dropped: bool = False
     known: Future[None] | None = None
 
 
@@ -54,8 +58,8 @@ def standing(run: Run, base: Baseline | None, root: str | None, mapped: Iterable
     own = run.own
     if base is None:
         seen = run.facts or ProcessFacts(argv=run.process.argv, exe=run.process.exe, cwd=run.cwd, own_root=root is None)
-        return take(msgspec.structs.replace(seen, pid=None, root=root))
-    now = take_again(base, root=root, mapped=mapped)
+        return take(msgspec.structs.replace(seen, pid=None, root=root), lockfile=run.lockfile)
+    now = take_again(base, root=root, mapped=mapped, lockfile=run.lockfile)
     if own is None:
         return now
     same = {"pid": base.pid, "start_ns": base.start_ns} if base is own else {}

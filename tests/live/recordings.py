@@ -68,12 +68,31 @@ def scrubbed(value: Any, found: list[tuple[str, str]], strangers: set[int]) -> A
 
 def record(scenario: Scenario | Hang, outcome: Outcome) -> None:
     """Write events.ndjson and diagnosis.json beside the scenario."""
-    found, strangers = swaps(scenario, outcome), set(outer())
+    keep(scenario.record, outcome, swaps(scenario, outcome))
+
+
+def keep(folder: Path, outcome: Outcome, found: list[tuple[str, str]]) -> None:
+    """Write the two files into a folder."""
+    strangers = set(outer())
     events = [scrubbed(event, found, strangers) for event in outcome.events]
-    scenario.record.mkdir(exist_ok=True)
-    (scenario.record / "events.ndjson").write_text("".join(f"{json.dumps(event, ensure_ascii=False)}\n" for event in events))
+    folder.mkdir(exist_ok=True)
+    (folder / "events.ndjson").write_text("".join(f"{json.dumps(event, ensure_ascii=False)}\n" for event in events))
     verdicts = [verdict(event["data"]) for event in events if event["type"] == INCIDENT]
-    (scenario.record / "diagnosis.json").write_text(json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n")
+    (folder / "diagnosis.json").write_text(json.dumps(verdicts, indent=2, ensure_ascii=False) + "\n")
+
+
+def record_drift(name: str, outcome: Outcome) -> None:
+    """Write the same two files for one scene of drift; what its agents used while nothing was wrong is left out."""
+    found = [
+        (str(outcome.folder), "/drift"),
+        (str(BUILD), "/drift/build"),
+        (str(REPOSITORY), "/checkout"),
+        (f"{own_cgroup().rstrip('/')}/zoo-{os.getpid()}-", "/zoo-"),
+        *((f" \u2190 {comm} {pid}", "") for pid, comm in outer().items()),
+        (f"//{socket.gethostname()}/", "//host/"),
+    ]
+    events = tuple(event for event in outcome.events if event["type"] != "agentscope.pulse")
+    keep(FIXTURES / f"drift-{name}", msgspec.structs.replace(outcome, events=events), found)
 
 
 def record_wait(played: Played) -> None:

@@ -15,7 +15,8 @@ from drift.case import Case, cases
 from drift.lab import Lab
 from drift.places import Place, Unplayable
 from drift.stage import Played, Stage, played
-from scenario import Ending, which
+from recordings import record_drift
+from scenario import FIXTURES, REPOSITORY, Ending, which
 from verdicts import stream_faults
 from zoo import AGENTSCOPE, INCIDENT
 
@@ -114,7 +115,7 @@ def reasons(run: Played) -> Iterator[str]:
 @pytest.mark.live
 @pytest.mark.usefixtures("root")
 @every_case
-def test_verdict(case: Case, plays: Plays) -> None:
+def test_verdict(case: Case, plays: Plays, request: pytest.FixtureRequest) -> None:
     """The agent really ends as declared, and what is said of it names the culprit, or leaves the innocent alone."""
     try:
         run = plays.plays[case.name].result(PATIENCE_S)
@@ -122,3 +123,16 @@ def test_verdict(case: Case, plays: Plays) -> None:
         pytest.skip(str(reason))
     faults = [*ending_faults(case, run), *stream_faults(run.outcome), *verdict_faults(case, run)]
     assert not faults, "\n".join([*faults, *reasons(run)])
+    if case.recorded and request.config.getoption("--record"):
+        record_drift(case.name, run.outcome)
+
+
+def test_every_cause_is_recorded_with_its_near_miss() -> None:
+    """Of each cause of drift a scene is kept for replay, and of each a scene that looks like it and is none."""
+    causes = {f"drift/{path.stem}".replace("_", "-") for path in (REPOSITORY / "agentscope/causes/drift").glob("[!_]*.py")}
+    kept = [case for case in cases() if case.recorded]
+    assert {case.cause for case in kept if not case.innocent} == causes
+    assert sum(case.innocent for case in kept) >= len(causes)
+    folders = {path.parent.name for path in FIXTURES.glob("drift-*/events.ndjson")}
+    assert folders == {f"drift-{case.name}" for case in kept}
+    assert max(path.stat().st_size for path in FIXTURES.glob("drift-*/events.ndjson")) < 60 << 10

@@ -23,7 +23,7 @@ from agentscope.evidence.fault import FaultFacts
 from agentscope.evidence.import_failure import AccusedNow, ImportFailure
 from agentscope.evidence.kernel_log import KernelLog
 from agentscope.evidence.last_words import LINES_AFTER, LONG_PAST_NS, NOT_STARTED, LastWords
-from agentscope.evidence.package_changes import PackageChanges, moment
+from agentscope.evidence.package_changes import PackageChanges
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Finding, Reading
 from agentscope.symbols.needs import Unmet
@@ -63,7 +63,7 @@ def of_file(path: str | None, difference: BaselineDifference | None) -> Culprit 
         return None
     if changed.drifted.kind == "program" and changed.owner is None and changed.change is None:
         return None
-    culprit = of_changed(changed, difference.since_wall_ns)
+    culprit = of_changed(changed, difference)
     # metadata of languages tells only the version that is there: the one before is in the baseline
     package = _of_language(culprit.ecosystem, culprit.name, difference)
     return replace(culprit, before=package.before, after=package.after, path=package.drifted.path) if package else culprit
@@ -85,10 +85,10 @@ def of_package(
         for ecosystem in SYSTEM:
             changed = difference.of_package(ecosystem, name) if difference is not None else None
             if changed is not None and difference is not None and proven(changed, difference):
-                return of_changed(changed, difference.since_wall_ns)
+                return of_changed(changed, difference)
             change = changes.of_package(ecosystem, name) if changes is not None else None
-            if change is not None and (difference is not None or change.kind in OVERTURNED):
-                return of_change(change, file)
+            if change is not None and changes is not None and (difference is not None or change.kind in OVERTURNED):
+                return of_change(change, changes.clock, file)
     return None
 
 
@@ -100,7 +100,9 @@ def not_shown(difference: BaselineDifference | None, changes: PackageChanges | N
     if not difference.own:
         return No(f"nothing that it uses changed: {difference.says()}")
     first = ", ".join(dict.fromkeys(each.name for each in difference.own[:3]))
-    return No(f"drift not shown: it did not fail in what changed since {moment(difference.since_wall_ns)} ({first})")
+    return No(
+        f"drift not shown: it did not fail in what changed since {difference.clock.moment(difference.since_wall_ns)} ({first})"
+    )
 
 
 @dataclass(frozen=True)
@@ -296,9 +298,9 @@ class Suspect:
 def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
     """The changed package that an error is about.
 
-    One that the words name is. One that a library asks for is, where the error came up inside that library: then two packages
-    disagree, not the program with a package. An error of no particular kind can come from anywhere: there the line that failed
-    must name the package and not raise the error itself.
+    One that the words name is, and one whose export was called, by the source that failed. One that a library asks for is,
+    where the error came up inside that library: then two packages disagree, not the program with a package. An error of no particular
+    kind can come from anywhere: there the line that failed must name the package and not raise the error itself.
     """
     imported = refusal.imported
     if imported is None:
@@ -310,7 +312,7 @@ def suspect(refusal: Refusal, reading: Reading | None) -> Suspect | None:
     drift_words = reading is None or (reading.suggests or "").startswith("drift/")
     of_a_kind = imported.failure != "other" or drift_words
     for each, culprit in changed:
-        if each.role == "named" or f"node_modules/{each.name}/" in imported.message:
+        if each.role in {"named", "called"} or f"node_modules/{each.name}/" in imported.message:
             return Suspect(culprit, of_a_kind or each.ecosystem == "node")
     named = any(each.role == "named" for each in imported.accused)
     if reading is None or not _in_library(reading) or (imported.failure == "import" and named):
@@ -334,7 +336,7 @@ def _called(reading: Reading, refusal: Refusal) -> Culprit | None:
     for changed in difference.own if difference is not None and names else ():
         name = re.sub(r"[\W_]", "", changed.drifted.name.rpartition("/")[2]).lower()
         if changed.drifted.kind == "node-package" and name in names and difference is not None and proven(changed, difference):
-            return replace(of_changed(changed, difference.since_wall_ns), cites=("import-failure", "baseline-difference"))
+            return replace(of_changed(changed, difference), cites=("import-failure", "baseline-difference"))
     return None
 
 
@@ -348,7 +350,7 @@ def interpreter_moved(refusal: Refusal, reading: Reading | None) -> Culprit | No
         missed = "No module named" in reading.excerpt or bool(_NO_PYTHON.search(reading.excerpt[:2000]))
     for changed in difference.own if difference is not None and missed else ():
         if changed.drifted.kind in {"interpreter", "venv"} and difference is not None and proven(changed, difference):
-            return of_changed(changed, difference.since_wall_ns)
+            return of_changed(changed, difference)
     return None
 
 
@@ -358,24 +360,27 @@ def _changed(accused: AccusedNow, refusal: Refusal) -> Culprit | None:
     assert imported is not None
     if not imported.compared or difference is None:
         shown = change is not None and change.kind in OVERTURNED
-        return replace(of_change(change), cites=("package-changes", "import-failure")) if shown and change is not None else None
+        return (
+            replace(of_change(change, imported.clock), cites=("package-changes", "import-failure"))
+            if shown and change is not None
+            else None
+        )
     if accused.version_now == accused.version_before:
         return None
     changed = _of_language(accused.ecosystem, accused.name, difference)
-    known = of_changed(changed, difference.since_wall_ns) if changed is not None else None
-    by = change.by if change else known.by if known else None
-    return Culprit(
+    known = of_changed(changed, difference) if changed is not None else Culprit(name=accused.name, how="changed")
+    return replace(
+        known,
         name=accused.name,
         how="removed" if accused.version_now is None else "added" if accused.version_before is None else "changed",
         before=accused.version_before,
         after=accused.version_now,
-        wall_ns=change.wall_ns if change else known.wall_ns if known else None,
+        wall_ns=change.wall_ns if change else known.wall_ns,
         since_ns=difference.since_wall_ns,
-        by=by,
+        by=(change.by if change else None) or known.by,
         ecosystem=accused.ecosystem,
-        path=known.path if known else None,
-        armed=known.armed if known else False,
         cites=("import-failure", "baseline-difference"),
+        clock=difference.clock,
     )
 
 

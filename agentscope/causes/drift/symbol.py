@@ -6,7 +6,8 @@ call.
 
 How agentscope knows: the loader or runtime said which name it did not find, and the program ended just so; the files
 on this machine, read without running anything, still lack it, or the process had an older library in memory than the
-one on disk; and the library is not what it was when the agent last worked.
+one on disk; and the library is not what it was when the agent last worked. Of Node: what was called and is no function
+is the package's, by its path, its name, or the line of a source that is older than the last healthy run.
 
 What to do: go back to the version that the report names, or build what asks for the name against the new one.
 

@@ -21,6 +21,8 @@ class Case(NamedTuple):
     which then works; "restart" changes it between two runs; "again" is that with agentscope itself started anew in between;
     "first" has no run before the change. `ends` is how the agent ends, `complains` what it must have written before.
 
+    `recorded` ones are kept as fixtures for replay.
+
     `names` must all be in the culprit or the headline, `proof` anywhere in the incident; where `cause` is "none" no incident may come.
     """
 
@@ -35,6 +37,7 @@ class Case(NamedTuple):
     stderr: Literal["file", "pipe"] = "file"
     lab: bool = False
     needs: tuple[str, ...] = ("gcc",)
+    recorded: bool = False
 
     @property
     def innocent(self) -> bool:

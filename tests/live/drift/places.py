@@ -73,9 +73,11 @@ def fetch(wheels: Sequence[str]) -> None:
 class Place:
     """A folder where a scenario plays: `folder` as the agent names it, `outside` as we reach it.
 
-    `agent` names its program, as no other test that runs on this machine does, in no more than the kernel keeps of a name.
+    `agent` names its program, as no other test that runs on this machine does, in no more than the kernel keeps of a name. `lockfile`
+    is what a configuration says of it.
     """
 
+    lockfile: str | None = None
     inside: tuple[str, ...] = ()
     serial = itertools.count(1)
 

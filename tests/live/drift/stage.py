@@ -105,7 +105,14 @@ class Stage:
 
     def watch(self) -> None:
         """Start agentscope, and wait until nothing can be missed."""
-        self.watcher = Watcher([], self.folder, "--name", f"^{self.place.agent}(\\.|$)")
+        name = f"^{self.place.agent}(\\.|$)"
+        which = ("--name", name)
+        if self.place.lockfile is not None:
+            config = self.folder / "agentscope.toml"
+            config.write_text(f"[agent.locked]\nmatch = {{ name = '{name}' }}\nlockfile = '{self.place.lockfile}'\n")
+            config.chmod(0o600)
+            which = ("--config", str(config))
+        self.watcher = Watcher([], self.folder, *which)
         self.watcher.attach([])
 
     def unwatch(self) -> None:

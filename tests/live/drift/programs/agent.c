@@ -10,7 +10,7 @@
 typedef struct { long count; long total; } foo_t;
 
 long foo_add(foo_t *foo);
-long foo_old(void), foo_far(void), foo_parts(void), foo_new(void);
+long foo_old(void), foo_far(void), foo_parts(void), foo_new(void), future(void);
 
 static foo_t foo = {.count = 0, .total = 7};
 

@@ -24,6 +24,42 @@ def late_import_after_a_partial_upgrade(place: Place) -> Script:
     place.wheel("partly", "2.0", {"partly/__init__.py": "one = 1\ntwo = 2\n", "partly/late.py": "from partly import two\n"})
 
 
+UV_LOCK = 'version = 1\n[[package]]\nname = "partly"\nversion = "1.0"\nsource = { registry = "https://pypi.org/simple" }\n'
+
+
+@scene(
+    "drift/python-import",
+    FAILED,
+    names=("partly", "1.0", "2.0"),
+    proof=("partly 2.0 is installed, uv.lock has 1.0",),
+    complains="cannot import name 'old' from 'partly'",
+    recorded=True,
+)
+def upgraded_past_the_lock_file(place: Place) -> Script:
+    """Pip upgrades what the lock file pins, which the configuration names by a path in the agent's folder."""
+    python = place.venv()
+    place.lockfile = "locks/uv.lock"
+    place.write("locks/uv.lock", UV_LOCK)
+    place.wheel("partly", "1.0", {"partly/__init__.py": "old = 1\n"})
+    yield place.script("from partly import old", "old", python=python)
+    place.wheel("partly", "2.0", {"partly/__init__.py": "new = 1\n"})
+
+
+@scene(
+    "exception/uncaught",
+    FAILED,
+    proof=("of the 1 packages that uv.lock pins none is installed in another version",),
+    complains="ZeroDivisionError",
+)
+def error_of_its_own_under_the_lock_file(place: Place) -> Script:
+    """What is installed is what the lock file pins; the error is the agent's own."""
+    python = place.venv()
+    place.lockfile = "uv.lock"
+    place.write("uv.lock", UV_LOCK)
+    place.wheel("partly", "1.0", {"partly/__init__.py": "old = 1\n"})
+    yield place.script("from partly import old", "1 / 0", python=python)
+
+
 @scene("drift/python-import", NOT_FOUND, names=("python",), complains="not found", stderr="pipe")
 def base_python_moved(place: Place) -> Script:
     """The Python that a venv was made of is no longer where it was."""
@@ -56,7 +92,13 @@ CLIENT = (
 FASTAPI = ("fastapi==0.95.2", "starlette==0.27.0", "anyio==4.16.0", "idna==3.20", "sniffio==1.3.1", "typing-extensions==4.16.0")
 
 
-@scene("drift/python-import", FAILED, names=("httpx", "0.27.2", "0.28.1"), complains="unexpected keyword argument 'proxies'")
+@scene(
+    "drift/python-import",
+    FAILED,
+    names=("httpx", "0.27.2", "0.28.1"),
+    complains="unexpected keyword argument 'proxies'",
+    recorded=True,
+)
 def httpx_under_anthropic(place: Place) -> Script:
     """A keyword of httpx's client is gone, which the model's client still passes."""
     python = place.venv(*CLIENT, "httpx==0.27.2")
@@ -155,7 +197,9 @@ def cryptography_under_pyopenssl(place: Place) -> Script:
     place.pip("cryptography==42.0.8")
 
 
-@scene("drift/abi", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import")
+@scene(
+    "drift/abi", FAILED, names=("numpy", "1.26.4", "2.2.6"), complains="numpy.core.multiarray failed to import", recorded=True
+)
 def numpy_under_numexpr(place: Place) -> Script:
     """A module that was compiled for the structures of numpy 1."""
     python = place.venv("numexpr==2.8.4", "numpy==1.26.4")
@@ -207,7 +251,7 @@ def own_wrong_keyword_after_an_unrelated_upgrade(place: Place) -> Script:
     place.pip("httpx==0.28.1")
 
 
-@scene("exception/uncaught", FAILED, complains="cannot import name 'missing' from 'plans'", stderr="pipe")
+@scene("exception/uncaught", FAILED, complains="cannot import name 'missing' from 'plans'", stderr="pipe", recorded=True)
 def own_import_error_after_an_unrelated_upgrade(place: Place) -> Script:
     """A name is missing in a module of the agent's own; bcrypt was upgraded."""
     python = place.venv("passlib==1.7.4", "bcrypt==4.0.1")

@@ -6,7 +6,7 @@ from drift.case import BUS, FAILED, NOT_FOUND, SEGV, WELL, Script, scene
 from drift.places import Place
 
 
-@scene("drift/segfault", SEGV, flow="running", names=("libfoo.so.1",))
+@scene("drift/segfault", SEGV, flow="running", names=("libfoo.so.1",), recorded=True)
 def replaced_by_rename(place: Place) -> Script:
     """A library and the parts that it loads later are replaced by rename: the old one, still mapped, crashes on the new parts."""
     place.library("-DPARTS")
@@ -34,7 +34,13 @@ def overwritten_by_other_code(place: Place) -> Script:
     (place.outside / "libfoo.so.1").write_bytes((place.outside / "libfoo.new").read_bytes())
 
 
-@scene("drift/missing-library", NOT_FOUND, names=("libfoo.so.1",), complains="libfoo.so.1: cannot open shared object file")
+@scene(
+    "drift/missing-library",
+    NOT_FOUND,
+    names=("libfoo.so.1",),
+    complains="libfoo.so.1: cannot open shared object file",
+    recorded=True,
+)
 def soname_removed(place: Place) -> Script:
     """The next version of a library has another soname, and the old file is gone."""
     place.library()
@@ -55,7 +61,14 @@ def soname_removed_and_words_unheard(place: Place) -> Script:
     yield from soname_removed(place)
 
 
-@scene("drift/symbol", NOT_FOUND, names=("foo_old", "libfoo.so.1"), complains="undefined symbol: foo_old", stderr="pipe")
+@scene(
+    "drift/symbol",
+    NOT_FOUND,
+    names=("foo_old", "libfoo.so.1"),
+    complains="undefined symbol: foo_old",
+    stderr="pipe",
+    recorded=True,
+)
 def symbol_removed(place: Place) -> Script:
     """A library no longer has a function that the agent needs to start."""
     place.library()
@@ -71,7 +84,7 @@ def symbol_removed_found_late(place: Place) -> Script:
     place.library("-DNO_OLD")
 
 
-@scene("drift/abi", FAILED, names=("FOO_1.1", "libfoo.so.1"), complains="version `FOO_1.1' not found")
+@scene("drift/abi", FAILED, names=("FOO_1.1", "libfoo.so.1"), complains="version `FOO_1.1' not found", recorded=True)
 def symbol_version_missing(place: Place) -> Script:
     """A library is taken back to a version from before the symbol version that the agent was linked with."""
     place.write("older.map", "FOO_1.0 { global: foo_add; foo_old; local: *; };\n")
@@ -81,9 +94,9 @@ def symbol_version_missing(place: Place) -> Script:
     place.library("-Wl,--version-script=@/older.map")
 
 
-def needs_glibc_of_the_future(place: Place) -> None:
-    """Build libfoo as on a system with a C library newer than ours."""
-    place.write("stub.map", "GLIBC_2.99 { global: future; local: *; };\n")
+def libc_of_the_future(place: Place, *flags: str) -> None:
+    """A C library newer than ours, to be linked with."""
+    place.write("stub.map", "GLIBC_2.99 { global: *; };\n")
     place.compiled(
         "stub/libc.so.6",
         "libc-stub.c",
@@ -92,11 +105,19 @@ def needs_glibc_of_the_future(place: Place) -> None:
         "-nostdlib",
         "-Wl,-soname,libc.so.6",
         "-Wl,--version-script=@/stub.map",
+        *flags,
     )
+
+
+def needs_glibc_of_the_future(place: Place) -> None:
+    """Build libfoo as on a system with a C library newer than ours."""
+    libc_of_the_future(place)
     place.library("-DFUTURE", "@/stub/libc.so.6")
 
 
-@scene("drift/libc-version", FAILED, names=("GLIBC_2.99", "libfoo.so.1"), complains="version `GLIBC_2.99' not found")
+@scene(
+    "drift/libc-version", FAILED, names=("GLIBC_2.99", "libfoo.so.1"), complains="version `GLIBC_2.99' not found", recorded=True
+)
 def libc_too_old(place: Place) -> Script:
     """A library is replaced by one that was built on a newer system."""
     place.library()
@@ -104,7 +125,7 @@ def libc_too_old(place: Place) -> Script:
     needs_glibc_of_the_future(place)
 
 
-@scene("drift/segfault", SEGV, names=("libfoo.so.1",))
+@scene("drift/segfault", SEGV, names=("libfoo.so.1",), recorded=True)
 def structure_changed(place: Place) -> Script:
     """A library keeps its soname, but not its structures."""
     place.library()
@@ -161,7 +182,7 @@ def own_crash_with_no_change(place: Place) -> Script:
     yield place.program("-DOWN")
 
 
-@scene("crash/segfault", SEGV, stderr="pipe")
+@scene("crash/segfault", SEGV, stderr="pipe", recorded=True)
 def own_crash_after_a_library_was_patched(place: Place) -> Script:
     """A library that it has mapped was replaced by a compatible one; the crash is in the agent's own code."""
     place.library()
@@ -204,7 +225,7 @@ def own_file_cut_after_a_library_was_patched(place: Place) -> Script:
     place.library("-DPATCHED")
 
 
-@scene("exit/status", Ending(code=3), complains="cannot open shared object file")
+@scene("exit/status", Ending(code=3), complains="cannot open shared object file", recorded=True)
 def words_of_the_loader_from_a_log(place: Place) -> Script:
     """It leaves with a status of its own after it has written what a loader once said; a library was replaced, and nothing is missing."""
     place.library()
@@ -228,3 +249,33 @@ def first_run_crashes_in_a_library(place: Place) -> Script:
     place.library()
     yield place.program("-DEAGER")
     place.library("-DPOINTER")
+
+
+@scene("exception/uncaught", FAILED, complains="version `GLIBC_2.99' not found", proof=("drift not shown",), recorded=True)
+def own_program_built_for_a_newer_libc(place: Place) -> Script:
+    """The agent's owner puts a build of it there that a newer system made; the library that was patched beside it is fine."""
+    place.library()
+    yield place.program()
+    place.library("-DPATCHED")
+    libc_of_the_future(place, "-DWHOLE", "-w")
+    place.program("-DWORK=future", "@/stub/libc.so.6")
+
+
+@scene("exit/status", NOT_FOUND, complains="undefined symbol: foo_new", stderr="pipe", recorded=True)
+def own_program_that_wants_what_no_library_had(place: Place) -> Script:
+    """The agent's owner builds it anew with a call of a function that its library never had; the library is the same."""
+    place.library()
+    yield place.program("-Wl,-z,now")
+    place.library("-DNEWER", name="other/libfoo.so.1", soname="libfoo.so.1")
+    place.program("-DWORK=foo_new", "-Wl,-z,now", library="other/libfoo.so.1")
+
+
+@scene("exception/uncaught", FAILED, complains="version `FOO_1.1' not found", recorded=True)
+def own_program_built_for_a_newer_library(place: Place) -> Script:
+    """The agent's owner builds it anew against a version of the library that was never installed here."""
+    place.write("older.map", "FOO_1.0 { global: foo_add; foo_old; local: *; };\n")
+    place.write("newer.map", "FOO_1.0 { global: foo_add; foo_old; local: *; };\nFOO_1.1 { global: foo_new; } FOO_1.0;\n")
+    place.library("-Wl,--version-script=@/older.map")
+    yield place.program()
+    place.library("-DNEWER", "-Wl,--version-script=@/newer.map", name="other/libfoo.so.1", soname="libfoo.so.1")
+    place.program("-DWORK=foo_new", library="other/libfoo.so.1")

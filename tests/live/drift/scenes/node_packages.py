@@ -40,21 +40,52 @@ def ansi_regex_under_strip_ansi(place: Place) -> Script:
 
 
 @scene(
+    "drift/symbol",
+    FAILED,
+    names=("p-limit", "3.1.0", "4.0.0"),
+    complains="limit is not a function",
+    needs=("node", "npm"),
+    stderr="pipe",
+    recorded=True,
+)
+def p_limit_as_a_module(place: Place) -> Script:
+    """A Node package became an ES module, and what require gives is no function any more: the agent's own source says whose it is."""
+    place.npm("p-limit@3.1.0")
+    yield place.node("const limit = require('p-limit');", "limit(1);")
+    place.npm("p-limit@4.0.0")
+
+
+@scene(
     "exception/uncaught",
     FAILED,
     complains="limit is not a function",
     proof=("p-limit 3.1.0 -> 4.0.0", "drift not shown"),
     needs=("node", "npm"),
     stderr="pipe",
+    recorded=True,
 )
-def p_limit_as_a_module(place: Place) -> Script:
-    """A Node package became an ES module, and what require gives is no function any more: only the agent's own code says whose.
-
-    Nothing in the error leads to the package, so it is not called drift; but that the package changed is told.
-    """
+def own_name_called_after_a_node_upgrade(place: Place) -> Script:
+    """The agent calls what is no function, under a name of its own; the package that changed is not what it called."""
     place.npm("p-limit@3.1.0")
-    yield place.node("const limit = require('p-limit');", "limit(1);")
+    yield place.node("const pLimit = require('p-limit'); const limit = { of: pLimit };", "limit(1);")
     place.npm("p-limit@4.0.0")
+
+
+@scene(
+    "exception/uncaught",
+    FAILED,
+    complains="limit is not a function",
+    proof=("drift not shown",),
+    needs=("node", "npm"),
+    stderr="pipe",
+)
+def own_source_changed_with_a_node_package(place: Place) -> Script:
+    """The agent's author changed the line that fails on the day when the package was upgraded, so that either can be the reason."""
+    place.npm("p-limit@3.1.0")
+    argv = place.node("const limit = require('p-limit');", "limit(1);")
+    yield argv
+    place.npm("p-limit@4.0.0")
+    place.node("const limit = require('p-limit');", "limit(2);")
 
 
 @scene("exception/uncaught", FAILED, complains="own mistake", needs=("node", "npm"))
