@@ -24,6 +24,8 @@ from agentscope.model import (
     IncidentOpened,
     KernelLine,
     Pulse,
+    RemedyFinished,
+    RemedyStarted,
     Value,
     WaitChanged,
 )
@@ -120,7 +122,7 @@ def well_formed(value: object) -> object:
 
 def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
-    if isinstance(event, AgentSeen | AgentGone | IncidentOpened | IncidentClosed):
+    if isinstance(event, AgentSeen | AgentGone | IncidentOpened | RemedyStarted | RemedyFinished | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
     if isinstance(event, Pulse | WaitChanged | Health):
         return f"pid/{event.agent_pid}"

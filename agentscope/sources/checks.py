@@ -23,7 +23,7 @@ from agentscope import __version__
 from agentscope.config import HealthConfig
 from agentscope.model import Agent
 from agentscope.sources.aside import Aside, Stuck
-from agentscope.sources.command import identity_for, run_command
+from agentscope.commands import identity_for, run_command
 from agentscope.sources.quoting import quoted
 from agentscope.symbols.signals import signal_name
 

@@ -14,7 +14,7 @@ from agentscope.config import ProgressConfig
 from agentscope.examination import ProgressResult
 from agentscope.model import Agent
 from agentscope.sources.aside import Aside, Stuck
-from agentscope.sources.command import identity_of
+from agentscope.commands import identity_of
 from agentscope.sources.notify import Notice
 from agentscope.symbols.rooted import open_regular
 
