@@ -6,6 +6,7 @@ import pytest
 
 from agentscope.config import Config, HealthConfig, ProgressConfig, read_config
 from agentscope.errors import BadInput
+from agentscope.policy import Policy
 
 MATCH = '[agent.researcher]\nmatch = { name = "researcher" }\n'
 
@@ -165,4 +166,4 @@ def test_targets_lead_to_their_entry(tmp_path):
 def test_fields_of_later_versions(tmp_path):
     """What this version does not act on is kept, not refused."""
     text = f'{MATCH}lockfile = "uv.lock"\nmemory = {{ limit = "4G" }}\n[agent.researcher.recovery]\nrestart = ["systemctl"]\n'
-    assert config(tmp_path, text).agents["researcher"].recovery == {"restart": ["systemctl"]}
+    assert config(tmp_path, text).agents["researcher"].recovery == Policy(restart=("systemctl",))
