@@ -15,11 +15,13 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from agentscope import transcripts
 from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words
 from agentscope.model import Process, ProcessExit
 
 HISTORY_KEPT = 600  # samples: ten minutes
 TAIL_BYTES = 32768
+ENVIRONMENT_BYTES = 262144
 REFRESH_NS = 5_000_000_000
 NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "no limit": memory.limit_in_bytes is rounded PAGE_COUNTER_MAX
 LIMITS = {
@@ -119,7 +121,22 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_available_bytes=available,
         host_total_bytes=total,
         maps=lines,
+        environment=places_of(process),
     )
+
+
+def places_of(process: Process) -> dict[str, str]:
+    """Where a command-line agent keeps its sessions, as its environment has it; nothing else of that, and nothing of any other."""
+    if transcripts.tool_of(process.argv, process.exe) is None:
+        return {}
+    try:
+        with Path(f"/proc/{process.pid}/environ").open("rb", buffering=0) as environ:
+            words = environ.read(ENVIRONMENT_BYTES).split(b"\0")
+    except OSError:
+        return {}
+    wanted = transcripts.places()
+    pairs = (os.fsdecode(word).partition("=") for word in words)
+    return {name: value for name, _, value in pairs if name in wanted and len(value) < 4096}
 
 
 def usage_of(pid: int) -> tuple[int | None, int]:
