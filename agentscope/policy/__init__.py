@@ -30,7 +30,7 @@ USUAL_LADDER = DEFAULT_LADDERS["exception"]
 TABLE_HINT = 'restart = ["systemctl", "restart", "researcher.service"]'
 LADDER_HINT = 'ladder = { oom = ["restart-fresh", "alert"], exception = ["restart", "rollback"] }'
 LIMIT_HINT = 'limit = { restarts = 5, within = "10m", per-cause = 3 }'
-TIMES_HINT = 'validate = "10s", probation = "1m", backoff = "1s", backoff-limit = "5m", grace = "10s" or hook-time = "30s"'
+TIMES_HINT = 'validate = "10s", probation = "1m", backoff = "1s", backoff-limit = "5m", grace = "10s", hook-time = "30s" or rollback-time = "5m"'
 HINTS = {
     "$.ladder": LADDER_HINT,
     "$.limit": LIMIT_HINT,
@@ -38,8 +38,11 @@ HINTS = {
     "$.hooks": 'hooks = ["/usr/local/bin/page-me"]',
     "$.alert": 'alert = "https://hooks.example.org/agents"',
     "$.snapshot": 'snapshot = "/srv/researcher/venv"',
+    "$.fresh": 'fresh = ["/var/lib/researcher/session"]',
     "$.dry-run": "dry-run = true",
-} | dict.fromkeys(("$.validate", "$.probation", "$.backoff", "$.backoff-limit", "$.grace", "$.hook-time"), TIMES_HINT)
+} | dict.fromkeys(
+    ("$.validate", "$.probation", "$.backoff", "$.backoff-limit", "$.grace", "$.hook-time", "$.rollback-time"), TIMES_HINT
+)
 
 
 class Policy(Value, frozen=True):
@@ -63,7 +66,9 @@ class Policy(Value, frozen=True):
     probation_s: float = 60.0
     grace_s: float = 10.0
     hook_s: float = 30.0
+    rollback_s: float = 300.0
     snapshot: str | None = None  # the venv or folder that a rollback switches back
+    fresh: tuple[str, ...] = ()  # files and folders of state that a fresh restart sets aside
     dry_run: bool = False
 
     def ladder_of(self, cause: str) -> tuple[str, ...]:
@@ -103,7 +108,9 @@ class _RecoveryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True, re
     probation: str = "1m"
     grace: str = "10s"
     hook_time: str = "30s"
+    rollback_time: str = "5m"
     snapshot: str | None = None
+    fresh: tuple[str, ...] = ()
     dry_run: bool = False
 
 
@@ -150,6 +157,9 @@ def read_policy(wrong: str, table: dict[str, Any]) -> Policy:
         check_url(f"{wrong}: alert", given.alert)
     if given.snapshot is not None and (not given.snapshot.startswith("/") or "\0" in given.snapshot):
         raise BadInput(f"{wrong}: snapshot", f"{given.snapshot!r} is no path from / on", HINTS["$.snapshot"])
+    for path in given.fresh:
+        if not path.startswith("/") or "\0" in path or path.rstrip("/") == "":
+            raise BadInput(f"{wrong}: fresh", f"{path!r} is no path from / on to a file or folder of state", HINTS["$.fresh"])
     policy = with_times(wrong, given)
     for cause, rung_names in given.ladder.items():
         check_ladder(f"{wrong}: ladder", cause, rung_names, policy)
@@ -186,7 +196,9 @@ def with_times(wrong: str, given: _RecoveryTable) -> Policy:
         probation_s=seconds_of(f"{wrong}: probation", given.probation, 0, 86400),
         grace_s=seconds_of(f"{wrong}: grace", given.grace, 0, 3600),
         hook_s=seconds_of(f"{wrong}: hook-time", given.hook_time, 0.1, 3600),
+        rollback_s=seconds_of(f"{wrong}: rollback-time", given.rollback_time, 0.1, 3600),
         snapshot=given.snapshot,
+        fresh=given.fresh,
         dry_run=given.dry_run,
     )
 
