@@ -14,6 +14,7 @@ import msgspec
 from agentscope.agents import Target
 from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
+from agentscope.ledger.settings import Settings, read_settings
 from agentscope.model import Value
 from agentscope.policy import Policy, read_policy
 
@@ -65,6 +66,7 @@ class Config(Value, frozen=True):
     agents: dict[str, AgentConfig] = {}
     targets: tuple[Target, ...] = ()  # each carries the name of its agent, which is the key of `agents`
     owner_uid: int = 0
+    ledger: Settings = Settings()
 
 
 class _HealthTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -100,6 +102,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file as it is written; its agents are read one by one, so that an error can name the one."""
 
     agent: dict[str, dict[str, Any]] = {}
+    ledger: dict[str, Any] = {}
 
 
 def read_config(name: str) -> Config:
@@ -128,7 +131,8 @@ def read_config(name: str) -> Config:
         ) from None
     agents = {label: agent_of(name, label, table) for label, table in found.agent.items()}
     targets = tuple(target for label, agent in agents.items() for target in targets_of(name, label, agent))
-    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid)
+    ledger = read_settings(f"the config file {name} is not right: ledger", found.ledger, facts.st_uid)
+    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid, ledger=ledger)
 
 
 def check_owner(name: str, facts: os.stat_result) -> None:

@@ -1,11 +1,11 @@
-"""Durations as a person writes them in the config: "500ms", "30s", "2m", "1h"."""
+"""Durations as a person writes them in the config: "500ms", "30s", "2m", "1h", "90d"."""
 
 import re
 
 from agentscope.errors import BadInput
 
-DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h|d)")
+SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 DURATION_HINT = '"500ms", "30s" or "2m"'
 
 

@@ -1,0 +1,226 @@
+"""What is done beside the loop after an append: sync, sign the head, begin a new segment, let the oldest go, anchor.
+
+Writing a record takes some 0.1 ms; a sync takes from half a millisecond to as long as the disk pleases. So `append` writes and
+returns, and one thread syncs what has come since: a storm of deaths shares its syncs. What that means: a record is safe from
+agentscope's own death, however violent, when `append` returns (the kernel has it), and safe from a power cut a moment later. An
+intent to act has to be safe from both before the act, and asks for that (`durable`).
+
+Nothing here can stop an append; what goes wrong becomes a record.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agentscope.errors import CannotWrite
+from agentscope.ledger import anchors, keys, seals
+from agentscope.ledger.appending import LEDGER, Appender
+from agentscope.ledger.places import HEAD, alone, replace
+from agentscope.ledger.retention import LOCK_S, retire, rotate, synced_end
+from agentscope.ledger.seals import Head
+from agentscope.ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from agentscope.ledger.chain import Link
+
+HEAD_S = 1.0  # at least this often under load; at once when there is nothing else to do
+RETRY_S = 30.0
+
+
+class Upkeep:
+    """One thread, which starts with the first record and sleeps while there is nothing to do."""
+
+    def __init__(self, appender: Appender, settings: Settings) -> None:
+        self.appender = appender
+        self.settings = settings
+        self.changed = threading.Condition()
+        self.thread: threading.Thread | None = None
+        self.closing = False
+        self.written = self.synced = 0  # appends of this process, counted
+        self.failed_upto, self.failure = 0, ""
+        self.place: tuple[int, int] | None = None  # folder and segment whose names are on disk
+        self.head: Head | None = None
+        self.head_at = 0.0
+        self.head_wanted: tuple[Link, int] | None = None
+        self.anchored_seq = 0
+        self.unanchored_since = 0.0
+        self.sending: threading.Thread | None = None
+        self.retry_at = 0.0
+        self.faults: dict[str, tuple[str, float]] = {}  # by step: what was wrong, and when it is tried again
+
+    def appended(self) -> int:
+        """A record was written: to be synced. Returns its ticket for `wait`."""
+        with self.changed:
+            self.written += 1
+            if self.thread is None or not self.thread.is_alive():
+                self.closing = False
+                self.thread = threading.Thread(target=self.run, name="ledger", daemon=True)
+                self.thread.start()
+            self.changed.notify_all()
+            return self.written
+
+    def wait(self, ticket: int, within_s: float) -> None:
+        """Until this record is on disk.
+
+        Raises:
+            CannotWrite: the disk failed, or did not answer in time.
+        """
+        with self.changed:
+            done = self.changed.wait_for(lambda: self.synced >= ticket, within_s)
+            if done and ticket > self.failed_upto:
+                return
+        why = self.failure if done else f"the disk has not confirmed it for {within_s:g} s"
+        raise CannotWrite(f"cannot record in {self.appender.path}", why, f"df -h {self.appender.path}")
+
+    def close(self, within_s: float) -> bool:
+        """Finish, but wait no longer than this; whether it did."""
+        with self.changed:
+            self.closing = True
+            self.changed.notify_all()
+        if self.thread is not None:
+            self.thread.join(within_s)
+            return not self.thread.is_alive()
+        return True
+
+    # --- the thread -----------------------------------------------------------------------------------------------------------
+
+    def run(self) -> None:
+        """Until closed, and then once more."""
+        self.attempt("retention", lambda: retire(self.appender, self.settings))
+        while True:
+            with self.changed:
+                self.changed.wait_for(lambda: self.written > self.synced or self.closing, self.rest_s())
+                closing, ticket = self.closing, self.written
+            self.round(ticket, closing=closing)
+            if closing and self.written == ticket:
+                return
+
+    def round(self, ticket: int, *, closing: bool) -> None:
+        """Everything that is due once all up to this ticket is on disk."""
+        self.sync(ticket)
+        idle = closing or self.written == ticket
+        self.attempt("head", lambda: self.keep_head(at_once=idle), now=closing)
+        self.attempt("rotation", lambda: rotate(self.appender, self.settings))
+        self.attempt("anchor", lambda: self.anchor(at_once=closing))
+        self.attempt("telling", self.tell)
+        self.attempt("head", lambda: self.keep_head(at_once=idle), now=closing)
+
+    def rest_s(self) -> float | None:
+        """How long there is nothing to do, if nothing is written."""
+        waits = []
+        if self.head_wanted is not None:
+            waits.append(HEAD_S)
+        if self.head is not None and self.head.seq > self.anchored_seq and self.head.anchor != "none":
+            waits.append(max(self.unanchored_since + self.settings.within_s, self.retry_at) - time.monotonic())
+        if self.appender.losses.pending:
+            waits.append(RETRY_S)
+        return max(0.05, min(waits)) if waits else None
+
+    def attempt(self, name: str, step: Callable[[], None], *, now: bool = False) -> None:
+        """One step; what fails is said once, until it works again, and is not tried again at once."""
+        failed = self.faults.get(name)
+        if failed is not None and time.monotonic() < failed[1] and not now:
+            return
+        try:
+            step()
+        except (OSError, CannotWrite, ValueError) as error:
+            why = (
+                str(error) if isinstance(error, CannotWrite) else f"{name} failed: {getattr(error, 'strerror', None) or error}"
+            )
+            if failed is None or failed[0] != why:
+                self.appender.losses.note(LEDGER, 1, why)
+            self.faults[name] = (why, time.monotonic() + RETRY_S)
+        else:
+            self.faults.pop(name, None)
+
+    def tell(self) -> None:
+        """Put what is to be told on record without waiting for the next event; where there is no room, later."""
+        if self.appender.losses.pending:
+            with suppress(OSError, CannotWrite):
+                self.appender.write(None, LOCK_S)
+                self.head_wanted = synced_end(self.appender)
+
+    def sync(self, ticket: int) -> None:
+        """Have the disk confirm everything that was written up to now."""
+        if ticket <= self.synced:
+            return
+        why = ""
+        try:
+            with self.appender.mutex:
+                tail, folder = self.appender.tail, self.appender.folder
+                held = os.dup(tail.descriptor) if tail is not None else None
+                place = (os.dup(folder), tail.number) if folder is not None and tail is not None else None
+            if tail is not None and held is not None and place is not None:
+                try:
+                    os.fsync(held)
+                    if (folder_id := (os.fstat(place[0]).st_ino, place[1])) != self.place:
+                        os.fsync(place[0])
+                        self.place = folder_id
+                    self.head_wanted = (tail.link, tail.number)
+                finally:
+                    os.close(held)
+                    os.close(place[0])
+        except OSError as error:  # fsync(2): what failed once is not tried again by the kernel, so it counts as lost
+            why = f"the disk did not confirm: {error.strerror or error}"
+            self.appender.losses.note(LEDGER, 1, why)
+        with self.changed:
+            if why:
+                self.failed_upto, self.failure = ticket, why
+            self.synced = ticket
+            self.changed.notify_all()
+
+    def keep_head(self, *, at_once: bool) -> None:
+        """Sign the chain's end, which is on disk by now. A head never goes back, whoever of several writers is late."""
+        wanted, folder = self.head_wanted, self.appender.folder
+        if wanted is None or folder is None or (not at_once and time.monotonic() - self.head_at < HEAD_S):
+            return
+        link, segment = wanted
+        with alone(folder, LOCK_S, self.appender.path):
+            kept = seals.kept_head(folder)
+            if kept is None or kept.chain != link.chain or kept.seq < link.seq:
+                public = keys.public_key(self.appender.state)
+                if public is None:
+                    raise CannotWrite(
+                        "cannot sign the ledger: its public key is missing", str(self.appender.state / keys.PUBLIC)
+                    )
+                kept = seals.sealed(
+                    seals.head_of(self.appender.state, link, segment, self.appender.anchor, public), self.appender.state
+                )
+                replace(HEAD, seals.line_of(kept), folder)
+        if self.head is not None and self.head.chain != kept.chain:
+            self.anchored_seq = 0
+        if self.head is None or self.head.seq <= self.anchored_seq:
+            self.unanchored_since = time.monotonic()
+        self.head, self.head_wanted, self.head_at = kept, None, time.monotonic()
+
+    # --- the second place -------------------------------------------------------------------------------------------------------
+
+    def anchor(self, *, at_once: bool) -> None:
+        """Put the head into the second place when enough records or time have passed; in a thread of its own, which may hang."""
+        head, now = self.head, time.monotonic()
+        if head is None or head.anchor == "none" or head.seq <= self.anchored_seq:
+            return
+        due = head.seq - self.anchored_seq >= self.settings.every or now - self.unanchored_since >= self.settings.within_s
+        if not (at_once or (due and now >= self.retry_at)):
+            return
+        if self.sending is None or not self.sending.is_alive():
+            self.sending = threading.Thread(target=self.send, args=(head,), name="anchor", daemon=True)
+            self.sending.start()
+        if at_once:
+            self.sending.join(anchors.SEND_S)
+
+    def send(self, head: Head) -> None:
+        """In the anchor's thread."""
+        try:
+            anchors.send(self.settings, seals.line_of(head))
+            self.anchored_seq = max(self.anchored_seq, head.seq)
+            self.unanchored_since = time.monotonic()
+        except CannotWrite as error:
+            if not self.retry_at:
+                self.appender.losses.note("ledger-anchor", 1, str(error))
+            self.retry_at = time.monotonic() + max(RETRY_S, self.settings.within_s)
+        else:
+            self.retry_at = 0.0
