@@ -287,6 +287,67 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
     return ExitStatus.HEALTHY if engine.ok else ExitStatus.UNAVAILABLE
 
 
+@main.command()
+@click.option("--since", metavar="DURATION", help="Only what happened in the last 30m, 24h or 7d.")
+@click.option("--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them.")
+@shared_options
+def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
+    """List the incidents on record, newest first, with what was done and whether it held."""
+    from agentscope.history import list_incidents, since_ns_of
+    from agentscope.ledger import Ledger
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.views.report import width_of
+
+    since_ns = None if since is None else since_ns_of(since)
+    write_out(list_incidents(Ledger(state_dir_of(state_dir)), since_ns, as_json=as_json, width=width_of(sys.stdout)))
+    return ExitStatus.HEALTHY
+
+
+@main.command()
+@click.argument("incident", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
+@shared_options
+def show(incident: str, as_json: bool, state_dir: str | None) -> int:
+    """Show one incident on record: its report, what was done, and whether it held. The beginning of its ID is enough."""
+    from agentscope.history import show_incident
+    from agentscope.ledger import Ledger
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.views.report import wants_color, width_of
+
+    ledger = Ledger(state_dir_of(state_dir))
+    width, color = width_of(sys.stdout), wants_color(sys.stdout)
+    write_out(show_incident(ledger, incident, as_json=as_json, width=width, color=color))
+    return ExitStatus.HEALTHY
+
+
+@main.group()
+def ledger() -> None:
+    """The record of incidents and of what was done: is it whole?"""
+
+
+@ledger.command()
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--config", metavar="FILE", help="Look for anchors where the [ledger] table of this file puts them, too.")
+@click.option("--anchors", metavar="FILE", help="Compare with these anchored heads, one a line, too.")
+@shared_options
+def verify(as_json: bool, config: str | None, anchors: str | None, state_dir: str | None) -> int:
+    """Check that nothing in the ledger is missing or changed. Exit status 0 only if that is so, else 10."""
+    from pathlib import Path
+
+    import msgspec
+
+    from agentscope.config import read_config
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.ledger.verifying import verify as verify_ledger
+    from agentscope.views.report import width_of
+    from agentscope.views.verified import render_verified
+
+    settings = read_config(config).ledger if config else None
+    found = verify_ledger(state_dir_of(state_dir), settings, Path(anchors) if anchors else None)
+    write_out(json.dumps(msgspec.to_builtins(found)) + "\n" if as_json else render_verified(found, width_of(sys.stdout)))
+    return ExitStatus.HEALTHY if found.whole else ExitStatus.FAULT_FOUND
+
+
 @main.command(hidden=True)
 def schema() -> int:
     """Print the JSON Schema of a line of the stream."""

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agentscope.model import IncidentOpened
 from agentscope.views import safe
 from agentscope.views.board import Board, Happened, Row
 from agentscope.views.wording import age, clock, count_of, cut, fit, sparkline, tight_size
@@ -223,20 +222,3 @@ def incident_part(happened: Happened, width: int) -> list[str]:
     headline, blame = incident_words(happened)
     rest = " " * TIME_CELLS
     return [*filled(headline, width, f"{time_of(happened)}  ", rest), *filled(blame, width, rest, rest)]
-
-
-def render_incidents(incidents: Sequence[tuple[IncidentOpened, int | None]], width: int) -> str:
-    """`agentscope incidents`: (incident, wall clock) each in the order given, with what to type to read it."""
-    width = max(NARROWEST, min(width, WIDEST))
-    if not incidents:
-        return "No incident in this time.\n"
-    lines: list[str] = []
-    day = ""
-    for incident, wall_ns in incidents:
-        date = clock(wall_ns, with_date=True)[:10]
-        if date != day:
-            lines += ([""] if lines else []) + [date]
-            day = date
-        lines += incident_part(Happened(incident, wall_ns or incident.at_ns, wall_ns), width)
-        lines.append(f"{' ' * TIME_CELLS}agentscope show {safe(incident.incident, 80)}")
-    return "\n".join(line.rstrip() for line in lines) + "\n"
