@@ -29,7 +29,8 @@ class Owner(Value, frozen=True):
     """Who starts this agent. `kind` is the module's name; `name` is the agent in the owner's words (a unit, a program, a container).
 
     `restarts` tells whether it starts the agent again by itself after such an end: then we wait for that and validate it.
-    `at` is where the owner is asked (a socket, a user's own service manager), in the module's own words.
+    `at` is where the owner is asked (a socket, a user's own service manager), in the module's own words. `under`: a command starts it,
+    but this one has its process.
     """
 
     kind: str
@@ -37,6 +38,7 @@ class Owner(Value, frozen=True):
     restarts: bool
     says: str
     at: str = ""
+    under: "Owner | None" = None
 
 
 class Started(Value, frozen=True):
@@ -97,11 +99,16 @@ def every() -> dict[str, Supervisor]:
 
 def chosen(agent: Agent, policy: Policy, end: ExitRecord | None = None) -> Owner | None:
     """Through whom this agent is started again, by the rule above; None where nobody would. May wait for some seconds."""
-    ranked = sorted(every().values(), key=lambda each: each.nearness)
-    owner = next((found for each in ranked if each.nearness < FARTHEST and (found := each.owner_of(agent, policy, end))), None)
+    owner = claimed(agent, policy, end)
     if owner is not None and (owner.restarts or owner.kind == "run" or not policy.restart):
         return owner
     return every()["command"].owner_of(agent, policy, end)
+
+
+def claimed(agent: Agent, policy: Policy, end: ExitRecord | None = None) -> Owner | None:
+    """Whoever has this agent's process and stands nearest to it, the policy's command aside. May wait for some seconds."""
+    ranked = sorted(every().values(), key=lambda each: each.nearness)
+    return next((found for each in ranked if each.nearness < FARTHEST and (found := each.owner_of(agent, policy, end))), None)
 
 
 def rights_of(owner_uid: int) -> Identity | None:
