@@ -101,11 +101,12 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
     lines: tuple[str, ...] = ()
     with contextlib.suppress(psutil.Error, OSError):
         live = psutil.Process(process.pid)
-        for name, number in LIMITS.items():
-            limit = live.rlimit(number)[0]
-            if limit != resource.RLIM_INFINITY:
-                soft[name] = limit
         cwd, files = live.cwd(), live.num_fds()
+        with contextlib.suppress(psutil.AccessDenied):  # prlimit(2) of another user's process asks for CAP_SYS_RESOURCE
+            for name, number in LIMITS.items():
+                limit = live.rlimit(number)[0]
+                if limit != resource.RLIM_INFINITY:
+                    soft[name] = limit
         if maps:
             lines = tuple(
                 line

@@ -7,17 +7,19 @@ and the SECOND: both, where a session goes on; only the second, where another wa
 """
 
 import http.server
+import itertools
 import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 COMMAND, LOG = sys.argv[1], sys.argv[2]
 FIRST, SECOND = "wait-a-while", "go-on-then"  # words of the prompts
 SHELLS = ("Bash", "bash", "run_shell_command", "shell", "exec_command", "shell_command", "local_shell", "container.exec")
 WORDS = "That is done."
 writing = threading.Lock()
-serial = 0
+serials = itertools.count(1)
 
 
 def tools_of(asked: dict) -> dict[str, dict]:
@@ -42,8 +44,10 @@ def call_of(tools: dict[str, dict]) -> tuple[str, dict] | None:
     for key, schema in wanted.items():
         if key in {"command", "cmd"}:
             arguments[key] = ["bash", "-c", COMMAND] if schema.get("type") == "array" else COMMAND
-        elif key in {"description"}:
+        elif key == "description":
             arguments[key] = "Waits"
+        elif key == "yield_time_ms":
+            arguments[key] = 30000
         elif key == "is_background":
             arguments[key] = False
     return name, arguments
@@ -90,7 +94,6 @@ class Answers(http.server.BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         """A request for an answer."""
-        global serial
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             asked = json.loads(body)
@@ -101,8 +104,8 @@ class Answers(http.server.BaseHTTPRequestHandler):
         past = json.dumps(said)
         tools = tools_of(asked)
         call = None if FIRST not in past or SECOND in past or COMMAND in past else call_of(tools)
-        serial += 1
-        with writing, open(LOG, "a") as log:
+        self.serial = next(serials)
+        with writing, Path(LOG).open("a") as log:
             line = {
                 "at": time.time(),
                 "path": path,
@@ -129,11 +132,11 @@ class Answers(http.server.BaseHTTPRequestHandler):
         block = (
             {"type": "text", "text": WORDS}
             if call is None
-            else {"type": "tool_use", "id": f"toolu_{serial}", "name": call[0], "input": call[1]}
+            else {"type": "tool_use", "id": f"toolu_{self.serial}", "name": call[0], "input": call[1]}
         )
         why = "end_turn" if call is None else "tool_use"
         message = {
-            "id": f"msg_{serial}",
+            "id": f"msg_{self.serial}",
             "type": "message",
             "role": "assistant",
             "model": asked.get("model", "m"),
@@ -161,12 +164,12 @@ class Answers(http.server.BaseHTTPRequestHandler):
         """https://platform.openai.com/docs/api-reference/responses-streaming."""
         if call is None:
             content = [{"type": "output_text", "text": WORDS, "annotations": [], "logprobs": []}]
-            item = {"type": "message", "id": f"m{serial}", "status": "completed", "role": "assistant", "content": content}
+            item = {"type": "message", "id": f"m{self.serial}", "status": "completed", "role": "assistant", "content": content}
         else:
             item = {
                 "type": "function_call",
-                "id": f"fc{serial}",
-                "call_id": f"call{serial}",
+                "id": f"fc{self.serial}",
+                "call_id": f"call{self.serial}",
                 "name": call[0],
                 "arguments": json.dumps(call[1]),
                 "status": "completed",
@@ -179,7 +182,7 @@ class Answers(http.server.BaseHTTPRequestHandler):
             "output_tokens_details": {"reasoning_tokens": 0},
         }
         answer = {
-            "id": f"r{serial}",
+            "id": f"r{self.serial}",
             "object": "response",
             "created_at": 1,
             "status": "completed",
@@ -207,12 +210,12 @@ class Answers(http.server.BaseHTTPRequestHandler):
             message["tool_calls"] = [
                 {
                     "index": 0,
-                    "id": f"call{serial}",
+                    "id": f"call{self.serial}",
                     "type": "function",
                     "function": {"name": call[0], "arguments": json.dumps(call[1])},
                 }
             ]
-        shell = {"id": f"c{serial}", "created": 1, "model": "m"}
+        shell = {"id": f"c{self.serial}", "created": 1, "model": "m"}
         if not asked.get("stream"):
             self.whole(
                 {
