@@ -83,6 +83,18 @@ def target_options(command: Command) -> Command:
     return shared_options(patience_option(command))
 
 
+def resume_option(command: Command) -> Command:
+    """The option that says whether recovery goes on with what is open in the ledger. It does, unless told otherwise.
+
+    Not to go on would leave an agent dead whose recovery was only interrupted by our own end, or an act without its outcome.
+    """
+    return click.option(
+        "--resume/--no-resume",
+        default=True,
+        help="Go on with recoveries that the ledger still has open [yes].",
+    )(command)
+
+
 def patience_option(command: Command) -> Command:
     """The option that says how patient to be."""
     return click.option(
@@ -134,23 +146,31 @@ def main() -> None:
 
 @main.command()
 @target_options
+@resume_option
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
+def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any) -> int:
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
     from agentscope.session import stream_events
 
     wanted = wanted_of(**targets)
-    return asyncio.run(stream_events(wanted, engine, state_dir, for_s, hang_after))
+    return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
 
 
 @main.command()
 @target_options
+@resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
-def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
+def watch(  # noqa: PLR0917 - click gives them by name
+    once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any
+) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
     from agentscope.session import print_table, replay_screen, watch_screen
     from agentscope.views.tui import can_show
 
@@ -159,7 +179,7 @@ def watch(once: bool, recording: str | None, state_dir: str | None, engine: str,
         return ExitStatus.HEALTHY
     if recording:
         return replay_screen(recording)
-    return watch_screen(wanted_of(**targets), engine, state_dir, hang_after)
+    return watch_screen(wanted_of(**targets), engine, Terms(hang_after, state_dir_of(state_dir), resume))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

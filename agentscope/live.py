@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from agentscope import __version__
 from agentscope.agents import (
+    Target,
     agent_of,
     ancestors_of,
     children_by_parent,
@@ -25,9 +26,11 @@ from agentscope.agents import (
     roots,
 )
 from agentscope.config import Config
+from agentscope.errors import NoSuchProcess
 from agentscope.evidence import MemorySample
 from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
 from agentscope.pipeline import Pipeline, now_ns
+from agentscope.recovery import Recovery
 from agentscope.sources import Engine, Source
 from agentscope.sources.active import Probes
 from agentscope.vigil import Vigil
@@ -39,14 +42,16 @@ READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents m
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
+LEAVE_S = 5.0  # how long an act that is under way may hold up our own end; after that its outcome is found when we are back
 NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
 class Terms(NamedTuple):
-    """How patient the watching is, in seconds (--hang-after), and the folder of its state."""
+    """How patient the watching is, in seconds (--hang-after), the folder of its state, and whether what is open there goes on."""
 
     patience_s: float
     state: Path
+    resume: bool = True
 
 
 class Live:
@@ -56,6 +61,8 @@ class Live:
         self.pipeline = pipeline
         self.probes = Probes(wanted, pipeline.tell, terms.state, self.agent_of)
         self.vigil = Vigil(pipeline, self.probes, terms.patience_s)
+        self.recovery = Recovery(pipeline, wanted, terms.state, self.take)
+        self.resume = terms.resume
         self.targets = wanted.targets
         self.engine = engine
         self.kernel_log = kernel_log
@@ -111,6 +118,7 @@ class Live:
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
         self.tasks = [loop.create_task(self.beat()), loop.create_task(asyncio.to_thread(warm))]
+        self.recovery.start(resume=self.resume)
 
     def close(self) -> None:
         """Detach from the loop; what has come is folded first."""
@@ -122,6 +130,7 @@ class Live:
             task.cancel()
         if self.settling is not None:
             self.settling.cancel()
+        self.recovery.close()
         self.vigil.close()
         self.probes.close()
         self.backlog.extend(self.engine.drain())
@@ -200,29 +209,46 @@ class Live:
             self.pipeline.tell(event)
             self.attend(event)
             return
-        because = next((why for target in self.targets if (why := matches(target, event))), None)
-        if because is None or event.pid in self.own or self.is_our_check(event):
+        target, because = next(((each, why) for each in self.targets if (why := matches(each, event))), (None, None))
+        if because is None or event.pid in self.own or self.is_our_check(event, target):
             self.engine.unwatch(event.pid, event.at_ns)
         else:
             self.engine.watch(event.pid)  # what it was before this exec may have been turned down, after the exec
             self.know_python((event,))
             self.adopt((event,), because, at_ns=event.at_ns)
 
-    def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int) -> None:
+    def take(self, pid: int, label: str) -> Agent | None:
+        """Watch this process from now on as the agent of this label, whatever it looks like; None if it is gone."""
+        if pid in self.members:
+            return self.members[pid].tree.agent
+        with contextlib.suppress(NoSuchProcess):
+            seen = read_process(pid)
+            self.engine.watch(pid)
+            family = (seen, *descendants_of(pid, children_by_parent()))
+            for process in family:
+                self.engine.watch(process.pid)
+            self.know_python(family)
+            self.adopt(family, f"it was started in the place of {label}", at_ns=now_ns(), label=label)
+            return self.members[pid].tree.agent
+        return None
+
+    def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int, label: str | None = None) -> None:
         """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
         seen = family[0]
-        label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
+        label = label or next((target.name for target in self.targets if target.name and matches(target, seen)), None)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
         self.probes.adopt(agent, label)
+        self.recovery.adopt(agent, label)
         for process in family:
             self.pipeline.tell(process)
             self.attend(process)
 
-    def is_our_check(self, event: ProcessExec) -> bool:
-        """Whether we started it, as a health check: it may have the agent's name, and is none."""
-        asked_for = any(target.kind == "pid" for target in self.targets)
-        return not asked_for and any(ancestor.pid == os.getpid() for ancestor in event.ancestors)
+    def is_our_check(self, event: ProcessExec, target: Target | None) -> bool:
+        """Whether we started it, as a health check: it may have the agent's name, and is none. What brings the agent back is no check."""
+        if any(each.kind == "pid" for each in self.targets) or self.recovery.is_starting(target.name if target else None):
+            return False
+        return any(ancestor.pid == os.getpid() for ancestor in event.ancestors)
 
     def agent_of(self, pid: int) -> Agent | None:
         """The agent in whose tree a living process is."""
@@ -332,6 +358,7 @@ class Live:
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), for_s)
+            await self.recovery.finish(LEAVE_S)
         finally:
             self.close()
 

@@ -25,6 +25,7 @@ from agentscope.model import (
     AnyEvent,
     Diagnosis,
     ExitRecord,
+    IncidentClosed,
     IncidentOpened,
     KernelLine,
     Lost,
@@ -40,6 +41,7 @@ Sink = Callable[[AnyEvent], None]
 LOG_LINES_KEPT = 4000
 LOG_LINES_READ = 1500  # one OOM report is about 80 lines; several may stand between a death and its report
 TOLD_KEPT = 4096
+STOPPED_BY_US = "stopped by agentscope, to bring it back"
 ATTACHED_LATE = "its stderr is not a file, and it may have written before the write probe was attached"
 
 
@@ -74,13 +76,22 @@ class Pipeline:
         self.words_since_ns: int | None = None  # since when the write probe hears what goes to no file
         classify({})  # loads every cause and kind of evidence now, not at the first death
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
+        self.hears: list[Sink] = []  # who acts on what is told: each must come back at once
+        self.closes: Callable[[IncidentClosed], bool] | None = None  # whoever closes an incident himself, and says so
+        self.stopping: set[tuple[int, int]] = set()  # pid and start of agents that we have asked to end: no incident
 
     def tell(self, event: AnyEvent) -> None:
         """One event: to the record, then every end that it completes."""
-        self.sink(event)
+        self.announce(event)
         for ended in self.incidents.apply(event):
             self.end(ended)
         self.mark(event)
+
+    def announce(self, event: AnyEvent) -> None:
+        """To the record, and to whoever acts on it."""
+        self.sink(event)
+        for hear in self.hears:
+            hear(event)
 
     def mark(self, event: AnyEvent) -> None:
         """What an agent stands on is looked at when it becomes a program, and kept when it ended well."""
@@ -99,6 +110,8 @@ class Pipeline:
         actor = collect_actor(scene)
         signaller = actor if isinstance(actor, SignalActor) else None
         on_purpose = stopped_on_purpose(ended, signaller)
+        if (ended.agent.pid, ended.agent.start_ns) in self.stopping:
+            on_purpose = STOPPED_BY_US
         incident = self.told.get(ended.mirrors) if ended.mirrors is not None else None
         if incident is not None:
             self.told[ended.process.pid] = incident  # for the wrapper above this wrapper
@@ -108,12 +121,13 @@ class Pipeline:
             if worth_telling(ended, diagnosis):
                 opened = incident_of(ended, scene, collected, diagnosis)
                 incident = self.told[ended.process.pid] = opened.incident
-                self.sink(opened)
                 self.keep(opened)
+                self.announce(opened)
         if ended.is_root:
             says = on_purpose or ("an incident" if incident else "ended")
             by = signaller.actor.says if on_purpose and signaller else None
-            self.sink(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
+            self.stopping.discard((ended.agent.pid, ended.agent.start_ns))
+            self.announce(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
         self.cache.forget(ended.process.pid)
         while len(self.told) > TOLD_KEPT:
             del self.told[next(iter(self.told))]
@@ -124,9 +138,15 @@ class Pipeline:
         diagnosis = classify(collected)
         opened = hang_of(scene, collected, diagnosis)
         if opened is not None and already is None:
-            self.sink(opened)
             self.keep(opened)
+            self.announce(opened)
         return opened
+
+    def close_incident(self, closed: IncidentClosed) -> None:
+        """A hang is over: told and kept, unless whoever acts on it goes on with it."""
+        if self.closes is None or not self.closes(closed):
+            self.keep(closed)
+            self.sink(closed)
 
     @staticmethod
     def suspicion(scene: HangScene, after_s: float) -> str | None:
@@ -188,13 +208,23 @@ class Pipeline:
             if len(self.kernel_lines) > LOG_LINES_KEPT:
                 del self.kernel_lines[: LOG_LINES_KEPT // 2]
 
-    def keep(self, opened: IncidentOpened) -> None:
-        """Write the incident to the ledger; a full disk costs the record, never the stream."""
-        line = self.recorder.encode(opened)
+    def keep(self, event: AnyEvent) -> None:
+        """Write what is told of an incident to the ledger; a full disk costs the record, never the stream."""
+        line = self.recorder.encode(event)
         if self.ledger is None or line is None:
             return
         try:
             self.ledger.append(line)
+        except CannotWrite as error:
+            self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
+
+    async def keep_durably(self, event: AnyEvent) -> None:
+        """The same, and have the disk confirm it, beside the loop: for an intent, which must be known after any crash."""
+        line = self.recorder.encode(event)
+        if self.ledger is None or line is None:
+            return
+        try:
+            await self.ledger.append_durably(line)
         except CannotWrite as error:
             self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
 

@@ -19,7 +19,7 @@ from agentscope.agents import Target
 from agentscope.config import Config
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
 from agentscope.ledger import Ledger, state_dir
-from agentscope.live import Live, Terms
+from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent, IncidentOpened, ProcessExec
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
@@ -72,7 +72,7 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def stream_events(wanted: Config, engine_choice: str, state: str | None, for_s: float | None, patience_s: float) -> int:
+async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s: float | None) -> int:
     """`agentscope events`: NDJSON on standard output until a signal, the time is up, or the reader has gone."""
     from agentscope.views.ndjson import NdjsonWriter
 
@@ -80,8 +80,8 @@ async def stream_events(wanted: Config, engine_choice: str, state: str | None, f
     kernel_log = open_kernel_log()
     try:
         writer = NdjsonWriter(Recorder(boot_id(), boot_wall_ns()), sys.stdout.fileno())
-        pipeline = Pipeline(writer.write, engine, Ledger(state_dir(state)))
-        live = Live(pipeline, wanted, engine, kernel_log, Terms(patience_s, state_dir(state)))
+        pipeline = Pipeline(writer.write, engine, Ledger(terms.state, wanted.ledger))
+        live = Live(pipeline, wanted, engine, kernel_log, terms)
         with stop_on_signals() as stop:
             writer.closed.add_done_callback(lambda _: stop.set())
             live.start()
@@ -167,14 +167,14 @@ def replay_screen(recording: str) -> int:
     return ExitStatus.HEALTHY
 
 
-def watch_screen(wanted: Config, engine_choice: str, state: str | None, patience_s: float) -> int:
+def watch_screen(wanted: Config, engine_choice: str, terms: Terms) -> int:
     """`agentscope watch`: the terminal UI, live."""
     from agentscope.views.tui import show
 
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        events = live_events(wanted, engine, kernel_log, Terms(patience_s, state_dir(state)))
+        events = live_events(wanted, engine, kernel_log, terms)
         asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}"))
     finally:
         engine.close()
@@ -191,7 +191,7 @@ async def replayed(events: list[AnyEvent]) -> AsyncIterator[AnyEvent]:
 
 async def live_events(wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms) -> AsyncIterator[AnyEvent]:
     """What the pipeline tells, as it happens; the incidents on record come first."""
-    ledger = Ledger(terms.state)
+    ledger = Ledger(terms.state, wanted.ledger)
     for event in ledger_lines(ledger):
         yield event
     told: asyncio.Queue[AnyEvent] = asyncio.Queue()
@@ -201,6 +201,7 @@ async def live_events(wanted: Config, engine: Engine, kernel_log: Source | None,
         while True:
             yield await told.get()
     finally:
+        await live.recovery.finish(LEAVE_S)
         live.close()
 
 

@@ -6,19 +6,27 @@ A remedy never chooses: the policy did. It never raises for what can go wrong: i
 
 import importlib
 import pkgutil
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Protocol
 
 from agentscope.model import Agent, IncidentOpened, RemedyOutcome, Value
 from agentscope.policy import Policy
+from agentscope.supervisors import Owner
+
+
+def nobody() -> Iterable[tuple[int, int]]:
+    """No members known by birth."""
+    return ()
 
 
 class Order(Value, frozen=True):
     """What a remedy is told. `state` is the state directory; `owner_uid` is whose the config is; `attempt` counts from 1.
 
     `session` is what the agent's own transcripts say it was doing, its fields by name; None where it keeps none.
-    `health` tells whether the incident is one of a living agent (a hang), which must be stopped before another is started.
+    `agent` is the instance that is to be replaced: it may live, though it be not well. `owner` is who would start it, as found while
+    it lived. `members` are the pids and start times of its tree by birth; it may be called from another thread.
     """
 
     incident: IncidentOpened
@@ -28,6 +36,8 @@ class Order(Value, frozen=True):
     state: Path
     owner_uid: int
     session: dict[str, str | None] | None = None
+    owner: Owner | None = None
+    members: Callable[[], Iterable[tuple[int, int]]] = nobody
 
     @property
     def lives(self) -> bool:
@@ -59,6 +69,7 @@ class Remedy(Protocol):
 def every() -> dict[str, Remedy]:
     """All remedies by the name that a ladder has for them."""
     return {
-        found.name.replace("_", "-"): importlib.import_module(f"{__name__}.{found.name}")  # type: ignore[misc] # a module is the object
+        found.name.replace("_", "-"): importlib.import_module(f"{__name__}.{found.name}")  # a module is the object
         for found in pkgutil.iter_modules(__path__)
+        if not found.name.startswith("_")
     }

@@ -1,0 +1,164 @@
+"""Recoveries, end to end: a real service dies, is brought back by its restart command, validated, and kept an eye on."""
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from recovering import Stage
+
+pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
+QUICK = 'probation = "2s"\nvalidate = "5s"\nbackoff = "200ms"\n'
+OPENED, STARTED, FINISHED, CLOSED = (
+    f"agentscope.{kind}" for kind in ("incident.opened", "remedy.started", "remedy.finished", "incident.closed")
+)
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Iterator[Callable[..., Stage]]:
+    """Makes stages and clears them away."""
+    made: list[Stage] = []
+
+    def make(recovery: str = QUICK, **more: object) -> Stage:
+        made.append(Stage(tmp_path, recovery, **more))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.mark.parametrize("health", [True, False], ids=["health check", "alive and past its start"])
+def test_a_crash_is_recovered_and_validated(stage, health):
+    """Death, one restart at once, validated, probation, closed as held; the ledger tells the same, intent before outcome."""
+    scene = stage(health=health)
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    assert closed["held"] is True, stream.tail()
+    assert scene.acts == 1
+    assert scene.lives == 2
+    assert len(scene.living()) == 1
+    opened = stream.events(OPENED)
+    assert [event["data"]["cause"] for event in opened] == ["exception/uncaught"]
+    remedies = [(event["type"], event["data"]["remedy"]) for event in stream.events(STARTED) + stream.events(FINISHED)]
+    assert remedies == [(STARTED, "restart"), (FINISHED, "restart"), (FINISHED, "validate")]
+    kinds = [line["type"].removeprefix("agentscope.") for line in scene.ledger()]
+    order = ["incident.opened", "remedy.started", "remedy.finished", "remedy.finished", "incident.closed"]
+    assert [kind for kind in kinds if kind in order] == order
+    validated = stream.events(FINISHED, remedy="validate")[0]
+    ready_ns = scene.lines("ready")[1][1]
+    started_ns = scene.lines("lives")[1][1]
+    took_s = (validated["data"]["at_ns"] - opened[0]["data"]["at_ns"] - (ready_ns - started_ns)) / 1e9
+    assert took_s < 3.0  # the budget of 1 s is measured by the benchmark; this machine is shared
+
+
+def test_a_stop_by_a_person_is_not_undone(stage):
+    """SIGTERM, and even kill -9 by a person: nothing is started, and the incident says that it was left alone."""
+    scene = stage()
+    pid = scene.start()
+    stream = scene.watch()
+    os.kill(pid, signal.SIGKILL)
+    closed = stream.closed()
+    assert closed["held"] is None
+    assert "left alone" in closed["outcome"]
+    time.sleep(1)
+    assert (scene.acts, scene.lives) == (0, 1)
+
+
+def test_a_missing_restart_command_is_given_up_loudly(stage):
+    """A command that is not there is tried no more often than the limit, then given up with the reason."""
+    scene = stage(QUICK + 'limit = { restarts = 2, within = "10m" }\n')
+    scene.script.unlink()
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    assert closed["held"] is False
+    assert "given up" in closed["outcome"]
+    failed = stream.events(FINISHED, remedy="restart")
+    assert [event["data"]["outcome"] for event in failed] == ["failed"] * 2
+    assert "No such file" in failed[0]["data"]["says"]
+    assert scene.lives == 1
+
+
+def test_a_crash_loop_is_one_incident(stage):
+    """A service that dies at each start is restarted as often as its cause allows, then given up: one incident with its attempts."""
+    scene = stage(QUICK + 'limit = { restarts = 5, within = "10m", per-cause = 2 }\n')
+    scene.start()
+    stream = scene.watch()
+    (scene.folder / "doomed").touch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    assert closed["held"] is False, stream.tail()
+    assert scene.acts <= 4
+    first = stream.events(OPENED)[0]["data"]["incident"]
+    assert {event["data"]["incident"] for event in stream.events(STARTED)} == {first}
+    assert closed["incident"] == first
+    attempts = [event["data"]["attempt"] for event in stream.events(STARTED)]
+    assert attempts == list(range(1, len(attempts) + 1))
+    assert "same death" in closed["outcome"]
+    assert scene.living() == []
+
+
+def test_a_sick_start_does_not_pass(stage):
+    """An instance that lives but does not answer as it should is not validated: it is replaced, never doubled, and given up in the end."""
+    scene = stage('probation = "2s"\nvalidate = "1s"\nbackoff = "200ms"\nlimit = { restarts = 2, within = "10m" }\n')
+    scene.start()
+    stream = scene.watch()
+    (scene.folder / "sick").touch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    assert closed["held"] is False, stream.tail()
+    assert [event["data"]["outcome"] for event in stream.events(FINISHED, remedy="validate")] == ["failed"] * 2
+    assert not (scene.folder / "twice").exists()
+    assert scene.acts == 2
+    assert len(scene.living()) <= 1
+
+
+def test_a_dry_run_acts_not(stage):
+    """The intent is recorded; nothing is started."""
+    scene = stage(QUICK + "dry-run = true\n")
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    assert closed["held"] is None
+    assert closed["outcome"].startswith("dry run") or "dry run" in closed["outcome"]
+    assert stream.events(STARTED)[0]["data"]["act"].startswith("dry run: ")
+    assert (scene.acts, scene.lives) == (0, 1)
+
+
+def test_two_agentscopes_do_not_both_act(stage):
+    """The second one only watches, says so, and goes on where the first was killed."""
+    scene = stage()
+    scene.start()
+    one = scene.watch()
+    other = scene.watch()
+    assert "another agentscope" in other.wait("agentscope.lost", source="recovery")["data"]["says"]
+    scene.ask("/crash")
+    one.wait(FINISHED, remedy="validate")
+    one.kill()
+    closed = other.closed()
+    assert closed["held"] is True, other.tail()
+    assert (scene.acts, scene.lives) == (1, 2)
+    assert not (scene.folder / "twice").exists()
+
+
+def test_a_stop_of_agentscope_during_an_act(stage):
+    """SIGTERM while the restart command runs: the act is finished and its outcome kept; whoever comes back goes on from there."""
+    scene = stage(slow_s=1)
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    stream.wait(STARTED, remedy="restart")
+    stream.process.terminate()
+    assert stream.process.wait(15) == 0
+    assert [finished["outcome"] for finished in scene.kept("remedy.finished") if finished["remedy"] == "restart"] == ["done"]
+    again = scene.watch()
+    closed = again.closed()
+    assert closed["held"] is True, again.tail()
+    assert (scene.acts, scene.lives) == (1, 2)
