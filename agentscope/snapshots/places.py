@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from agentscope.model import Value
@@ -77,8 +77,10 @@ def placed(path: Path, users: frozenset[int]) -> Iterator[Place]:
         os.close(folder)
 
 
-def open_folder(path: Path, users: frozenset[int]) -> int:
+def open_folder(path: Path, users: frozenset[int], check: Callable[[os.stat_result], None] = lambda _: None) -> int:
     """Descriptor (O_PATH) of a folder, reached step by step, as systemd's chase() does with CHASE_SAFE.
+
+    `check` is told of every folder on the way, the last too, and may raise.
 
     Raises:
         OSError: as `placed`.
@@ -86,6 +88,7 @@ def open_folder(path: Path, users: frozenset[int]) -> int:
     steps = list(reversed(path.parts[1:]))
     at, links = os.open("/", _STEP), 0
     try:
+        check(os.fstat(at))
         while steps:
             step = steps.pop()
             found = os.open(step, _STEP, dir_fd=at)
@@ -93,6 +96,7 @@ def open_folder(path: Path, users: frozenset[int]) -> int:
             if stat.S_ISDIR(status.st_mode):
                 os.close(at)
                 at = found
+                check(status)
                 continue
             try:
                 target = _followed(found, status, users)
