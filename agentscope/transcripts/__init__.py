@@ -39,13 +39,24 @@ class Asked(Value, frozen=True):
     environment: dict[str, str] = {}
     root: str | None = None
 
-    def place(self, variable: str, *below_home: str) -> str | None:
+    def place(self, variable: str, *below_home: str) -> "Place | None":
         """The folder that a variable names, else the one below its home; None where its home is not known."""
         named = self.environment.get(variable)
         if named and named.startswith("/"):
-            return named
+            return Place(base=named)
         home = self.environment.get("HOME") or (home_of(self.uid) if self.root is None else None)
-        return "/".join((home.rstrip("/"), *below_home)) if home and home.startswith("/") else None
+        return Place(base=home, path="/".join(below_home)) if home and home.startswith("/") else None
+
+
+class Place(Value, frozen=True):
+    """A folder: `path` is below `base`, and no link on it may lead out of that; the base is taken as its user names it."""
+
+    base: str
+    path: str = ""
+
+    def __str__(self) -> str:
+        """As one path."""
+        return f"{self.base.rstrip('/')}/{self.path}" if self.path else self.base
 
 
 class Session(Value, frozen=True):
@@ -153,4 +164,17 @@ def home_of(uid: int) -> str | None:
         return None
 
 
-__all__ = ["Asked", "Session", "Unread", "home_of", "is_id", "look", "name_of", "places", "readers", "resume", "tool_of"]
+__all__ = [
+    "Asked",
+    "Place",
+    "Session",
+    "Unread",
+    "home_of",
+    "is_id",
+    "look",
+    "name_of",
+    "places",
+    "readers",
+    "resume",
+    "tool_of",
+]

@@ -52,6 +52,11 @@ class Course:
             self.last_key = None
         self.doing = "tool" if self.pending else "model"
 
+    def cut_off(self, key: str) -> None:
+        """A tool will never answer, and what it did is not known."""
+        self.pending.pop(key, None)
+        self.doing = "tool" if self.pending else "model"
+
     def answer(self, *, over: bool | None) -> None:
         """The model said something: `over` tells whether that ended the turn, None where it cannot be told."""
         if not self.pending:

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from agentscope.model import Value
+from agentscope.transcripts import Place
 
 TAIL_BYTES = 1 << 20
 NAMES_LIMIT = 4096
@@ -102,19 +103,20 @@ class Below:
 
 
 @contextmanager
-def below(path: str, uid: int, root: str | None = None) -> Iterator[Below]:
+def below(place: Place, uid: int, root: str | None = None) -> Iterator[Below]:
     """A folder of the agent's, as the agent names it: absolute, inside its `root` ("/proc/PID/root"; None: ours)."""
-    if not path.startswith("/") or "\0" in path:
-        raise OSError(errno.EINVAL, "not an absolute path", path)
-    at = os.open(root or "/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    if not place.base.startswith("/"):
+        raise OSError(errno.EINVAL, "not an absolute path", place.base)
+    folder = os.O_PATH | os.O_DIRECTORY
+    opened = [os.open(root or "/", folder | os.O_CLOEXEC)]
     try:
-        found = _openat2(at, path, os.O_PATH | os.O_DIRECTORY, _RESOLVE_IN_ROOT)
+        opened.append(_openat2(opened[-1], place.base, folder, _RESOLVE_IN_ROOT))
+        if place.path:
+            opened.append(_openat2(opened[-1], place.path, folder, _RESOLVE_BENEATH))
+        yield Below(opened[-1], uid)
     finally:
-        os.close(at)
-    try:
-        yield Below(found, uid)
-    finally:
-        os.close(found)
+        for descriptor in opened:
+            os.close(descriptor)
 
 
 def _bounded(entries: Iterator["os.DirEntry[str]"], path: str) -> Iterator["os.DirEntry[str]"]:

@@ -25,6 +25,7 @@ SLUG_LIMIT = 200
 RUNNING_LIMIT = 65536
 TICK_NS = 10_000_000
 INTERRUPTED = "[Request interrupted by user"
+CUT_OFF = "[Tool call interrupted"  # what it puts in the place of a result when it goes on with a session that was cut off
 
 
 class Block(msgspec.Struct):
@@ -35,6 +36,7 @@ class Block(msgspec.Struct):
     name: str | None = None
     tool_use_id: str = ""
     text: str = ""
+    content: object = None
 
 
 class Message(msgspec.Struct):
@@ -150,9 +152,12 @@ def fold(course: Course, entry: Entry, message: Message) -> None:
     """One entry of the conversation."""
     blocks = [Block(type="text", text=message.content)] if isinstance(message.content, str) else message.content
     if entry.type == "user":
-        results = [block.tool_use_id for block in blocks if block.type == "tool_result"]
-        for key in results:
-            course.result(key)
+        results = [block for block in blocks if block.type == "tool_result"]
+        for block in results:
+            if isinstance(block.content, str) and block.content.startswith(CUT_OFF):
+                course.cut_off(block.tool_use_id)
+            else:
+                course.result(block.tool_use_id)
         if any(block.text.startswith(INTERRUPTED) for block in blocks):
             course.ended()
         elif blocks and not results:

@@ -10,7 +10,7 @@ import hashlib
 
 import msgspec
 
-from agentscope.transcripts import Asked, Session, Unread, is_id
+from agentscope.transcripts import Asked, Place, Session, Unread, is_id
 from agentscope.transcripts._choosing import Candidate, chosen
 from agentscope.transcripts._course import Course, decoded, moment
 from agentscope.transcripts._files import TAIL_BYTES, Below, below
@@ -28,7 +28,6 @@ class ToolCall(msgspec.Struct):
 
     id: str = ""
     name: str | None = None
-    timestamp: str | None = None
 
 
 class Entry(msgspec.Struct):
@@ -74,10 +73,10 @@ def resume(session: str) -> tuple[str, ...]:
 
 def look(asked: Asked) -> Session | Unread | None:
     """The chat of its folder that was written since it began."""
-    home_path = asked.place("GEMINI_CLI_HOME")
-    if home_path is None or asked.cwd is None:
+    place = asked.place("GEMINI_CLI_HOME")
+    if place is None or asked.cwd is None:
         return None
-    with below(f"{home_path}/.gemini", asked.uid, asked.root) as home:
+    with below(Place(base=place.base, path=".gemini"), asked.uid, asked.root) as home:
         candidates = []
         for project in projects_of(home, asked.cwd):
             candidates += candidates_in(home, f"tmp/{project}/chats")
@@ -137,11 +136,11 @@ def session_in(home: Below, found: Candidate, folder: str) -> Session:
 def fold(course: Course, entry: Entry) -> None:
     """One message."""
     if entry.type == "user":
-        if not is_context(entry.content):
+        if is_prompt(entry.content):
             course.prompt()
     elif entry.type == "gemini":
         for call in entry.tools or ():
-            course.call(call.id, call.name, "functionCall", moment(call.timestamp or entry.timestamp))
+            course.call(call.id, call.name, "functionCall", moment(entry.timestamp))
             course.result(call.id)
         if not entry.tools and not entry.content:
             course.call(entry.id, None, "functionCall", moment(entry.timestamp))
@@ -149,8 +148,10 @@ def fold(course: Course, entry: Entry) -> None:
             course.answer(over=None)  # words may stand before a tool that is not written down yet
 
 
-def is_context(content: object) -> bool:
-    """Whether a message of the user is the one that the program writes first: it stands before any prompt."""
+def is_prompt(content: object) -> bool:
+    """Whether a message of the user is one: the program writes the first, and those with the results of tools, itself."""
     first = content[0] if isinstance(content, list) and content else None
-    text = first.get("text") if isinstance(first, dict) else None
-    return isinstance(text, str) and text.startswith("<session_context>")
+    if not isinstance(first, dict):
+        return bool(content)
+    text = first.get("text")
+    return isinstance(text, str) and not text.startswith("<session_context>")

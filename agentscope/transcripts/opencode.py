@@ -13,7 +13,7 @@ import sys
 import msgspec
 
 from agentscope.model import Value
-from agentscope.transcripts import SLACK_NS, Asked, Session, Unread, is_id
+from agentscope.transcripts import SLACK_NS, Asked, Place, Session, Unread, is_id
 from agentscope.transcripts._choosing import Candidate, chosen, named_in
 from agentscope.transcripts._course import Course
 from agentscope.transcripts._files import below
@@ -97,11 +97,15 @@ def look(asked: Asked) -> Session | Unread | None:
     place = asked.place("XDG_DATA_HOME", ".local", "share")
     if place is None:
         return None
-    folder, _, name = os.path.join(f"{place}/opencode", asked.environment.get("OPENCODE_DB") or "opencode.db").rpartition("/")  # noqa: PTH118 - an absolute second part counts alone, as for opencode
-    with below(folder, asked.uid, asked.root) as home:
+    place = Place(base=place.base, path=f"{place.path}/opencode".lstrip("/"))
+    name = asked.environment.get("OPENCODE_DB") or "opencode.db"
+    if name.startswith("/"):
+        base, _, name = name.rpartition("/")
+        place = Place(base=base or "/")
+    with below(place, asked.uid, asked.root) as home:
         descriptor, status = home.opened(name)
         os.close(descriptor)
-    rows = rows_of(f"{asked.root or ''}{folder}/{name}", status.st_gid, asked)
+    rows = rows_of(f"{asked.root or ''}{place}/{name}", status.st_gid, asked)
     if isinstance(rows, Unread):
         return rows
     known = {row.session: row for row in rows if is_id(row.session)}

@@ -60,7 +60,8 @@ def resume(session: str) -> tuple[str, ...]:
 
 def look(asked: Asked) -> Session | Unread | None:
     """The chat of its folder that was written since it began."""
-    place = asked.environment.get("QWEN_RUNTIME_DIR") or asked.place("QWEN_HOME", ".qwen")
+    named = "QWEN_RUNTIME_DIR" if asked.environment.get("QWEN_RUNTIME_DIR") else "QWEN_HOME"
+    place = asked.place(named, ".qwen")
     if place is None or asked.cwd is None:
         return None
     chats = f"projects/{slug_of(asked.cwd)}/chats"
