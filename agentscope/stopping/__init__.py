@@ -8,7 +8,7 @@ it is run beside the loop.
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from agentscope.agents import same_identity
 from agentscope.examination.proc import plain, read_proc
@@ -65,12 +65,17 @@ def is_living(pid: int, start_ns: int) -> bool:
 
 
 def stop(
-    root: tuple[int, int], grace_s: float, members: Members = nobody, *, ask: bool = True, as_uid: int = 0
-) -> Stopped:  # fmt: skip
+    root: tuple[int, int],
+    grace_s: float,
+    members: Members = nobody,
+    *,
+    ask: Callable[[], object] | None = None,
+    as_uid: int = 0,
+) -> Stopped:
     """End the agent whose first process has this pid and start time (nanoseconds since boot), and its whole tree.
 
-    `members` tells who else is of its tree by birth, with start times: what /proc shows under another parent. Without `ask` no SIGTERM
-    is sent: its supervisor has done so. `as_uid`: only processes of this user are touched (0: all). A first process that has ended
+    `members` tells who else is of its tree by birth, with start times: what /proc shows under another parent. `ask` is called in place
+    of our SIGTERM, once everybody is known: its supervisor is to end it. `as_uid`: only processes of this user are touched (0: all). A first process that has ended
     already costs no grace: what it left behind is ended.
     """
     began = time.monotonic()
@@ -79,8 +84,10 @@ def stop(
             return Stopped(ended=(), left=(Left(pid=root[0], comm="", why="agentscope itself runs under it"),), took_s=0.0, says="nothing was ended: agentscope itself runs under it")  # fmt: skip
         tree.look()
         if tree.root is not None:
-            if ask:
+            if ask is None:
                 tree.send(signal.SIGTERM, only=tree.root)
+            else:
+                ask()
             tree.wake()
             tree.wait(began + grace_s, root_only=True)
         if tree.root is None and tree.held:

@@ -1,5 +1,9 @@
 """What all supervisors need: their clients run without a shell, and what a process is to a main process."""
 
+import http.client
+import os
+import pwd
+import socket
 from pathlib import Path
 
 from agentscope.agents import SHELLS, is_wrapper, same_identity
@@ -13,6 +17,7 @@ ASK_S = 10.0  # how long a client may take to ask; one that starts something has
 NOT_THERE = 127
 MOST_WRAPPERS = 16
 SOCKETS_READ_BYTES = 4 << 20
+ANSWER_LIMIT_BYTES = 4 << 20
 
 
 def ask(command: tuple[str, ...], identity: Identity | None = None, environment: dict[str, str] | None = None, limit_s: float = ASK_S) -> Ran:  # fmt: skip
@@ -92,3 +97,51 @@ def listens_at(pid: int) -> list[str]:
         if len(fields) == 8 and fields[6] in inodes and fields[3] == "00010000" and fields[7].startswith("/"):
             found.append(fields[7])
     return found
+
+
+class UnixConnection(http.client.HTTPConnection):
+    """HTTP over a unix socket, bounded in time and in what is read of an answer."""
+
+    def __init__(self, path: str, limit_s: float) -> None:
+        super().__init__("localhost", timeout=limit_s)
+        self.path = path
+
+    def connect(self) -> None:
+        """Connect to the socket."""
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self.path)
+
+
+def request(path: str, method: str, target: str, body: bytes | None = None, *, headers: dict[str, str] | None = None, limit_s: float = ASK_S) -> tuple[int, bytes]:  # fmt: skip
+    """One request over a unix socket: the status of the answer, and its body.
+
+    Raises:
+        OSError: nobody answers there, or not in time. ValueError: what answers is no HTTP, or too long.
+    """
+    connection = UnixConnection(path, limit_s)
+    try:
+        connection.request(method, target, body, headers or {})
+        answer = connection.getresponse()
+        content = answer.read(ANSWER_LIMIT_BYTES + 1)
+    except http.client.HTTPException as error:
+        raise ValueError(f"{path} does not answer as it should: {error!r}") from None
+    finally:
+        connection.close()
+    if len(content) > ANSWER_LIMIT_BYTES:
+        raise ValueError(f"{path} answers with more than {ANSWER_LIMIT_BYTES} bytes")
+    return answer.status, content
+
+
+def may_ask(path: str, uid: int) -> bool:
+    """Whether a user could ask at this socket by itself (unix(7): connecting needs the right to write); root always may."""
+    if uid == 0:
+        return True
+    try:
+        facts = os.stat(path)  # noqa: PTH116 - no Path is needed
+        groups = os.getgrouplist(pwd.getpwuid(uid).pw_name, pwd.getpwuid(uid).pw_gid)
+    except (OSError, KeyError):
+        return False
+    if facts.st_uid == uid:
+        return bool(facts.st_mode & 0o200)
+    return bool(facts.st_mode & (0o020 if facts.st_gid in groups else 0o002))

@@ -155,7 +155,7 @@ def test_without_asking_no_sigterm_is_sent(victims: Victims) -> None:
     code = "signal.signal(signal.SIGTERM, lambda *_: os._exit(7))\n"
     started = victims.start(code + SAY + SLEEP)
     pid = victims.pid(started)
-    assert how(stop(victims.identity(pid), 0.3, ask=False), pid) == "SIGKILL"
+    assert how(stop(victims.identity(pid), 0.3, ask=lambda: None), pid) == "SIGKILL"
     assert started.wait(5) == -signal.SIGKILL
 
 

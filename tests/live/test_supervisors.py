@@ -3,7 +3,10 @@
 import json
 import os
 import shutil
+import signal
+import socket
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -197,3 +200,325 @@ class TestSystemd:
         came = systemd.act(pid, "crash", {"restart": ["systemctl", "restart", "nowhere.service"]})
         assert came["pid"] is None
         assert "nowhere.service not found" in came["why"]
+
+
+class Supervisord:
+    """A real supervisord with a few programs."""
+
+    PROGRAMS = (
+        ("steady", "", "autorestart=false"),
+        ("stubborn", "stubborn", "autorestart=false\nstopwaitsecs=30"),
+        ("again", "", "autorestart=unexpected"),
+        ("stubborn-again", "stubborn", "autorestart=true\nstopwaitsecs=30"),
+        ("holder", "child port={port}", "autorestart=false"),
+    )
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = folder / "supervisord.conf"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        programs = "".join(
+            f"[program:{name}]\ncommand={PYTHON} {WORKER} {folder}/starts-{name} {words.format(port=port)}\n"
+            f"autostart=false\nstartsecs=0\n{rule}\n"
+            for name, words, rule in self.PROGRAMS
+        )
+        self.config.write_text(
+            f"[unix_http_server]\nfile={folder}/sock\nusername=root\npassword=secret ; plain\n[supervisord]\n"
+            f"nodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\nchildlogdir={folder}\n"
+            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
+            f"[supervisorctl]\nserverurl=unix://{folder}/sock\nusername=root\npassword=secret\n{programs}"
+        )
+        self.process = subprocess.Popen(
+            [str(PYTHON.parent / "supervisord"), "-c", str(self.config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        for _ in range(100):
+            if (folder / "sock").exists():
+                return
+            time.sleep(0.05)
+        pytest.fail("supervisord did not start")
+
+    def control(self, *words: str) -> str:
+        """Run supervisorctl."""
+        command = [str(PYTHON.parent / "supervisorctl"), "-c", str(self.config), *words]
+        return subprocess.run(command, check=False, timeout=60, capture_output=True, text=True).stdout
+
+    def starts(self, name: str) -> list[str]:
+        """The pids of a program at each of its starts."""
+        log = self.folder / f"starts-{name}"
+        return log.read_text().split() if log.exists() else []
+
+    def start(self, name: str) -> int:
+        """Start a program afresh."""
+        self.control("stop", name)
+        (self.folder / f"starts-{name}").unlink(missing_ok=True)
+        self.control("start", name)
+        for _ in range(100):
+            if self.starts(name):
+                time.sleep(0.3)
+                return int(self.starts(name)[0])
+            time.sleep(0.05)
+        pytest.fail(f"{name} did not start")
+
+    def act(self, pid: int, act: str, policy: dict[str, Any] | None = None, late_s: float = 0.5) -> dict[str, Any]:
+        """Have act.py do its part."""
+        return acted(self.folder, pid, act, policy, late_s)
+
+    def close(self) -> None:
+        """End it with its programs."""
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            for name, *_ in self.PROGRAMS:
+                for pid in self.starts(name):
+                    if WORKER.name in cmdline(int(pid)):
+                        os.kill(int(pid), signal.SIGKILL)
+            self.process.kill()
+            self.process.wait(5)
+
+
+def acted(folder: Path, pid: int, act: str, policy: dict[str, Any] | None, late_s: float = 0.5) -> dict[str, Any]:
+    """Run act.py here, and hear what came of it."""
+    ran = subprocess.run(
+        [str(PYTHON), str(PLACE / "act.py"), str(pid), act, json.dumps({**POLICY, **(policy or {})}), str(folder / "state")],
+        check=False,
+        timeout=90,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "LATE_S": str(late_s)},
+    )
+    assert ran.returncode == 0, ran.stderr
+    return dict(json.loads(ran.stdout))
+
+
+def cmdline(pid: int) -> str:
+    """A process's command line; empty where it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:
+        return ""
+
+
+def is_gone(pid: int) -> bool:
+    """Whether a process no longer runs."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.fixture(scope="module")
+def supervisord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisord]:
+    """One supervisord for all tests."""
+    if not (PYTHON.parent / "supervisord").exists():
+        pytest.skip("supervisord is not installed: pip install -e '.[dev]'")
+    running = Supervisord(tmp_path_factory.mktemp("supervisord"))
+    yield running
+    running.close()
+
+
+@pytest.mark.live
+class TestSupervisord:
+    """A program is brought back by supervisord itself, and only if it does not do so by its own rule."""
+
+    def test_a_crash_of_a_program_that_stays_down(self, supervisord: Supervisord) -> None:
+        """A program with autorestart=false is started once."""
+        pid = supervisord.start("steady")
+        came = supervisord.act(pid, "crash")
+        assert (came["owner"]["kind"], came["owner"]["name"], came["owner"]["restarts"]) == (
+            "supervisord",
+            "steady:steady",
+            False,
+        )
+        assert came["says"] == "supervisord was asked to start steady:steady"
+        assert supervisord.starts("steady") == [str(pid), str(came["pid"])]
+        assert came["took_s"] < 2
+
+    def test_a_program_that_was_not_known_before_it_ended(self, supervisord: Supervisord) -> None:
+        """Supervisord's own log tells which program a pid was."""
+        pid = supervisord.start("steady")
+        came = supervisord.act(pid, "late")
+        assert came["owner"]["name"] == "steady:steady"
+        assert supervisord.starts("steady") == [str(pid), str(came["pid"])]
+
+    def test_a_program_that_restarts_itself_is_not_fought(self, supervisord: Supervisord) -> None:
+        """Supervisord's own restart is waited for, though the policy has a command."""
+        pid = supervisord.start("again")
+        command = [str(PYTHON.parent / "supervisorctl"), "-c", str(supervisord.config), "restart", "again"]
+        came = supervisord.act(pid, "crash", {"restart": command})
+        assert came["owner"]["restarts"] is True
+        assert came["says"] == "supervisord started again:again again by itself"
+        time.sleep(1)
+        assert supervisord.starts("again") == [str(pid), str(came["pid"])]
+
+    @pytest.mark.parametrize("program", ["stubborn", "stubborn-again"])
+    def test_a_hang_that_ignores_sigterm(self, supervisord: Supervisord, program: str) -> None:
+        """A program that does not stop within the grace is killed and started once, whatever its autorestart."""
+        pid = supervisord.start(program)
+        came = supervisord.act(pid, "hang")
+        assert came["why"] == ""
+        time.sleep(1)
+        assert supervisord.starts(program) == [str(pid), str(came["pid"])]
+        assert 1 <= came["took_s"] < 6
+
+    def test_a_person_who_stops_it_is_obeyed(self, supervisord: Supervisord) -> None:
+        """A program that somebody stopped is not started."""
+        pid = supervisord.start("steady")
+        came = supervisord.act(
+            pid, json.dumps([str(PYTHON.parent / "supervisorctl"), "-c", str(supervisord.config), "stop", "steady"])
+        )
+        assert came["stopped"] is True
+        time.sleep(0.5)
+        assert supervisord.starts("steady") == [str(pid)]
+
+    def test_the_port_of_the_old_one_is_free_for_the_new(self, supervisord: Supervisord) -> None:
+        """A hung program whose grandchild listens in a session of its own: the new instance can listen there."""
+        pid = supervisord.start("holder")
+        came = supervisord.act(pid, "hang")
+        time.sleep(1)
+        assert supervisord.starts("holder") == [str(pid), str(came["pid"])]
+        # one that could not bind its port would have ended by an exception
+        children = Path(f"/proc/{came['pid']}/task/{came['pid']}/children").read_text().split()
+        assert len(children) == 1
+        assert not is_gone(int(children[0]))
+
+    def test_the_policys_own_command(self, supervisord: Supervisord) -> None:
+        """`supervisorctl start` as the policy's command: supervisord tells the new process."""
+        pid = supervisord.start("steady")
+        command = [str(PYTHON.parent / "supervisorctl"), "-c", str(supervisord.config), "restart", "steady"]
+        came = supervisord.act(pid, "crash", {"restart": command})
+        assert came["owner"]["kind"] == "command"
+        assert supervisord.starts("steady") == [str(pid), str(came["pid"])]
+
+
+class Alone:
+    """An agent that nobody owns: started by this test, in a session of its own."""
+
+    def __init__(self, folder: Path, *words: str) -> None:
+        self.folder = folder
+        self.log = folder / "starts"
+        self.command = [str(PYTHON), str(WORKER), str(self.log), *words]
+        self.process = subprocess.Popen(self.command, start_new_session=True)
+        for _ in range(100):
+            if self.starts():
+                break
+            time.sleep(0.05)
+        time.sleep(0.2)
+        self.pid = self.process.pid
+
+    def starts(self) -> list[str]:
+        """The pids of its starts."""
+        return self.log.read_text().split() if self.log.exists() else []
+
+    def act(self, act: str, policy: dict[str, Any]) -> dict[str, Any]:
+        """Have act.py do its part; a child that has ended is waited for meanwhile, as by any parent."""
+        threading.Thread(target=self.process.wait, daemon=True).start()
+        return acted(self.folder, self.pid, act, policy)
+
+    def close(self) -> None:
+        """End every instance."""
+        for pid in self.starts():
+            if WORKER.name in cmdline(int(pid)):
+                os.kill(int(pid), signal.SIGKILL)
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Any]:
+    """Starts agents that nobody owns."""
+    made: list[Alone] = []
+
+    def start(*words: str) -> Alone:
+        made.append(Alone(tmp_path, *words))
+        return made[-1]
+
+    yield start
+    for each in made:
+        each.close()
+
+
+@pytest.mark.live
+class TestCommand:
+    """The policy's own command, whatever it is: a client, a script that leaves a daemon, or the agent itself."""
+
+    def test_the_agent_itself_in_the_foreground(self, alone: Any) -> None:
+        """A command that becomes the agent is left running, in a session of its own, and outlives whoever started it."""
+        agent = alone()
+        came = agent.act("crash", {"restart": agent.command})
+        assert came["why"] == ""
+        assert came["says"] == "its command runs it in the foreground"
+        assert agent.starts() == [str(agent.pid), str(came["pid"])]
+        time.sleep(0.5)
+        assert not is_gone(came["pid"])
+        assert os.getsid(came["pid"]) == came["pid"]
+        assert came["took_s"] < 2
+
+    def test_a_wrapper_around_the_agent(self, alone: Any) -> None:
+        """An agent behind a wrapper in the foreground is known for it as well."""
+        agent = alone()
+        came = agent.act("crash", {"restart": ["timeout", "60", *agent.command]})
+        assert came["why"] == ""
+        assert came["took_s"] < 2
+        assert len(agent.starts()) == 2
+        assert not is_gone(int(agent.starts()[1]))
+
+    def test_a_script_that_leaves_a_daemon(self, alone: Any, tmp_path: Path) -> None:
+        """What a command leaves behind in another session is the agent, and is found by its likeness."""
+        agent = alone()
+        script = tmp_path / "start.sh"
+        script.write_text(f"#!/bin/sh\nsetsid {' '.join(agent.command)} >/dev/null 2>&1 </dev/null &\nsleep 0.2\n")
+        script.chmod(0o755)
+        came = agent.act("crash", {"restart": [str(script)]})
+        assert came["why"] == ""
+        assert agent.starts() == [str(agent.pid), str(came["pid"])]
+        time.sleep(0.5)
+        assert not is_gone(came["pid"])
+
+    def test_a_hang_is_ended_before_the_command_runs(self, alone: Any) -> None:
+        """A living instance that ignores SIGTERM is killed first: there never are two, and the port is free."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        agent = alone("stubborn", f"port={port}", "child")
+        came = agent.act("hang", {"restart": agent.command})
+        assert came["why"] == ""
+        assert is_gone(agent.pid)
+        assert agent.starts() == [str(agent.pid), str(came["pid"])]
+        time.sleep(0.5)
+        assert not is_gone(came["pid"])
+        with socket.socket() as client:
+            client.settimeout(2)
+            client.connect(("127.0.0.1", port))
+
+    def test_a_command_that_fails(self, alone: Any) -> None:
+        """An exit status other than 0 is a failure, told with what the command wrote."""
+        agent = alone()
+        came = agent.act("crash", {"restart": ["ls", "/nowhere/at/all"]})
+        assert came["pid"] is None
+        assert "exit status 2" in came["why"]
+        assert "No such file" in came["why"]
+
+    def test_a_command_that_is_not_there(self, alone: Any) -> None:
+        """A program that does not exist is a failure with its reason."""
+        came = alone().act("crash", {"restart": ["/usr/bin/no-such-program"]})
+        assert came["why"] == "/usr/bin/no-such-program cannot be started: No such file or directory"
+
+    def test_root_runs_nothing_that_others_can_change(self, alone: Any, tmp_path: Path, root: None) -> None:
+        """A program of another user is refused, with what to type; the old instance is left as it is."""
+        agent = alone()
+        script = tmp_path / "theirs.sh"
+        script.write_text("#!/bin/sh\n")
+        script.chmod(0o755)
+        os.chown(script, 12345, 12345)
+        came = agent.act("hang", {"restart": [str(script)]})
+        assert "can be changed by others than root" in came["why"]
+        assert "runuser" in came["why"]
+        assert not is_gone(agent.pid)
+
+    def test_words_that_are_not_known_take_their_option_with_them(self, alone: Any) -> None:
+        """`--resume {session}` without a session is left out whole; other words are filled in."""
+        agent = alone()
+        came = agent.act("crash", {"restart": [*agent.command, "--resume", "{session}", "was={pid}"]})
+        assert came["why"] == ""
+        assert cmdline(came["pid"]).split()[3:] == [f"was={agent.pid}"]
