@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -20,6 +21,7 @@ from agentscope.ledger.chain import Link, chained
 from agentscope.ledger.places import (
     APPEND_LOCK,
     FOLDER,
+    alone,
     locked,
     open_folder,
     open_to_append,
@@ -75,6 +77,14 @@ class Losses:
         return bool(self.count or self.notes)
 
 
+class End(NamedTuple):
+    """An end of the chain that is on disk: its last record, the segment, and the folder (its inode) where that is."""
+
+    link: Link
+    number: int
+    folder: int
+
+
 class Appender:
     """The writing end. Every method may be called from any thread; `mutex` is what they share, the lock file what processes share."""
 
@@ -87,6 +97,7 @@ class Appender:
         self.folder: int | None = None
         self.lock = -1
         self.tail: Tail | None = None
+        self.named: tuple[int, int] | None = None  # folder and segment whose names are on disk
         self.voice: Recorder | None = None
 
     def write(self, line: bytes | Lost | None, wait_s: float) -> Link:
@@ -188,6 +199,49 @@ class Appender:
         except FileNotFoundError:
             return True
         return False
+
+    def synced(self) -> "End | None":
+        """Have the disk confirm everything up to the chain's end as it is now; None where nothing was written.
+
+        Nobody who appends waits for it. The name of a new segment is confirmed with it, once.
+
+        Raises:
+            OSError: the disk failed.
+        """
+        with self.mutex:
+            tail, folder = self.tail, self.folder
+            if tail is None or folder is None:
+                return None
+            file, place = os.dup(tail.descriptor), os.dup(folder)
+        try:
+            os.fsync(file)
+            end = End(tail.link, tail.number, os.fstat(place).st_ino)
+            if (end.folder, end.number) != self.named:
+                os.fsync(place)
+                self.named = (end.folder, end.number)
+        finally:
+            os.close(file)
+            os.close(place)
+        return end
+
+    @contextmanager
+    def signing(self, end: "End", wait_s: float) -> Iterator[int | None]:
+        """The folder for whoever signs or removes, alone among all processes; None where it is not that of `end` any more.
+
+        Raises:
+            OSError, CannotWrite: the lock cannot be had.
+        """
+        with self.mutex:
+            folder = None if self.folder is None else os.dup(self.folder)
+        try:
+            if folder is None or os.fstat(folder).st_ino != end.folder:
+                yield None
+                return
+            with alone(folder, wait_s, self.path):
+                yield folder
+        finally:
+            if folder is not None:
+                os.close(folder)
 
     def own_line(self, event: Lost, before: Link) -> bytes:
         """A loss as a line of the stream; its id is that of its place, so that it never meets one of a pipeline's."""

@@ -105,13 +105,15 @@ def read_small(name: str, folder: int | Path) -> bytes | None:
         return file.read(SMALL_BYTES)
 
 
-def replace(name: str, content: bytes, folder: int) -> None:
+def replace(name: str, content: bytes, folder: int, *, suffix: str = "new") -> None:
     """Put a file in the place of another, whole and durable: written beside, fsync(2), renamed. At any instant one of them is there.
+
+    Two who may be at it at once have each their own `suffix`: whoever begins a chain holds another lock than whoever goes on with it.
 
     Raises:
         OSError: the disk is full; what was there stays.
     """
-    beside = f".{name}.new"
+    beside = f".{name}.{suffix}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     opened = os.open(beside, flags, 0o600, dir_fd=folder)
     try:

@@ -13,8 +13,7 @@ from datetime import datetime
 
 from agentscope.ledger import keys, seals
 from agentscope.ledger.appending import Appender, now_ns
-from agentscope.ledger.chain import Link
-from agentscope.ledger.places import TOMBSTONE, alone, replace, segment_name, segments_in
+from agentscope.ledger.places import TOMBSTONE, replace, segment_name, segments_in
 from agentscope.ledger.seals import Tombstone
 from agentscope.ledger.settings import Settings
 from agentscope.ledger.tail import last_link
@@ -67,11 +66,13 @@ def retire(appender: Appender, settings: Settings) -> None:
     Raises:
         OSError, CannotWrite: it cannot be put on record, and so nothing is removed.
     """
-    folder = appender.folder
-    if folder is None:
+    end = appender.synced()
+    if end is None:
         return
-    with alone(folder, LOCK_S, appender.path):
-        going = too_much(folder, settings)
+    with appender.signing(end, LOCK_S) as folder:
+        going = [] if folder is None else too_much(folder, settings)
+        if folder is None or not going:
+            return
         _, link = last_link(folder, going)
         public = keys.public_key(appender.state)
         if link is None or public is None:
@@ -80,7 +81,7 @@ def retire(appender: Appender, settings: Settings) -> None:
             f"retention removed the records up to {link.seq} (segments up to {going[-1]}), the last with the hash {link.digest}"
         )
         appender.write(Lost(at_ns=now_ns(), source=RETENTION, count=link.seq, says=says), LOCK_S)
-        synced_end(appender)
+        appender.synced()
         stone = Tombstone(
             chain=link.chain, seq=link.seq, segment=going[-1], hash=link.digest, time=seals.now(), key=public.hex()
         )  # fmt: skip
@@ -104,21 +105,3 @@ def too_much(folder: int, settings: Settings) -> list[int]:
         going.append(number)
         total -= facts[number].st_size
     return going
-
-
-def synced_end(appender: Appender) -> tuple[Link, int] | None:
-    """Sync the segment that is written; the chain's end, which is on disk then.
-
-    Raises:
-        OSError: the disk failed.
-    """
-    with appender.mutex:
-        tail = appender.tail
-        held = os.dup(tail.descriptor) if tail is not None else None
-    if tail is None or held is None:
-        return None
-    try:
-        os.fsync(held)
-    finally:
-        os.close(held)
-    return tail.link, tail.number

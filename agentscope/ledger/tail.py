@@ -77,7 +77,7 @@ def begin(state: Path, folder: int, link: Link | None, anchor: str, number: int)
     public = keys.make_keys(state)
     start = link or origin(os.urandom(8).hex(), public)
     head = seals.sealed(seals.head_of(state, start, number, anchor, public), state)
-    replace(HEAD, seals.line_of(head), folder)
+    replace(HEAD, seals.line_of(head), folder, suffix="first")
     os.fsync(folder)
     return head
 

@@ -8,23 +8,18 @@ intent to act has to be safe from both before the act, and asks for that (`durab
 Nothing here can stop an append; what goes wrong becomes a record.
 """
 
-import os
 import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 from agentscope.errors import CannotWrite
 from agentscope.ledger import anchors, keys, seals
-from agentscope.ledger.appending import LEDGER, Appender
-from agentscope.ledger.places import HEAD, alone, replace
-from agentscope.ledger.retention import LOCK_S, retire, rotate, synced_end
+from agentscope.ledger.appending import LEDGER, Appender, End
+from agentscope.ledger.places import HEAD, replace
+from agentscope.ledger.retention import LOCK_S, retire, rotate
 from agentscope.ledger.seals import Head
 from agentscope.ledger.settings import Settings
-
-if TYPE_CHECKING:
-    from agentscope.ledger.chain import Link
 
 HEAD_S = 1.0  # at least this often under load; at once when there is nothing else to do
 RETRY_S = 30.0
@@ -38,13 +33,12 @@ class Upkeep:
         self.settings = settings
         self.changed = threading.Condition()
         self.thread: threading.Thread | None = None
-        self.closing = False
+        self.closing = self.nudged = False
         self.written = self.synced = 0  # appends of this process, counted
         self.failed_upto, self.failure = 0, ""
-        self.place: tuple[int, int] | None = None  # folder and segment whose names are on disk
         self.head: Head | None = None
         self.head_at = 0.0
-        self.head_wanted: tuple[Link, int] | None = None
+        self.end: End | None = None  # what is to be signed next
         self.anchored_seq = 0
         self.unanchored_since = 0.0
         self.sending: threading.Thread | None = None
@@ -92,7 +86,8 @@ class Upkeep:
         self.attempt("retention", lambda: retire(self.appender, self.settings))
         while True:
             with self.changed:
-                self.changed.wait_for(lambda: self.written > self.synced or self.closing, self.rest_s())
+                self.changed.wait_for(lambda: self.written > self.synced or self.closing or self.nudged, self.rest_s())
+                self.nudged = False
                 closing, ticket = self.closing, self.written
             self.round(ticket, closing=closing)
             if closing and self.written == ticket:
@@ -111,7 +106,7 @@ class Upkeep:
     def rest_s(self) -> float | None:
         """How long there is nothing to do, if nothing is written."""
         waits = []
-        if self.head_wanted is not None:
+        if self.end is not None:
             waits.append(HEAD_S)
         if self.head is not None and self.head.seq > self.anchored_seq and self.head.anchor != "none":
             waits.append(max(self.unanchored_since + self.settings.within_s, self.retry_at) - time.monotonic())
@@ -141,7 +136,7 @@ class Upkeep:
         if self.appender.losses.pending:
             with suppress(OSError, CannotWrite):
                 self.appender.write(None, LOCK_S)
-                self.head_wanted = synced_end(self.appender)
+                self.end = self.appender.synced()
 
     def sync(self, ticket: int) -> None:
         """Have the disk confirm everything that was written up to now."""
@@ -149,20 +144,7 @@ class Upkeep:
             return
         why = ""
         try:
-            with self.appender.mutex:
-                tail, folder = self.appender.tail, self.appender.folder
-                held = os.dup(tail.descriptor) if tail is not None else None
-                place = (os.dup(folder), tail.number) if folder is not None and tail is not None else None
-            if tail is not None and held is not None and place is not None:
-                try:
-                    os.fsync(held)
-                    if (folder_id := (os.fstat(place[0]).st_ino, place[1])) != self.place:
-                        os.fsync(place[0])
-                        self.place = folder_id
-                    self.head_wanted = (tail.link, tail.number)
-                finally:
-                    os.close(held)
-                    os.close(place[0])
+            self.end = self.appender.synced() or self.end
         except OSError as error:  # fsync(2): what failed once is not tried again by the kernel, so it counts as lost
             why = f"the disk did not confirm: {error.strerror or error}"
             self.appender.losses.note(LEDGER, 1, why)
@@ -174,27 +156,25 @@ class Upkeep:
 
     def keep_head(self, *, at_once: bool) -> None:
         """Sign the chain's end, which is on disk by now. A head never goes back, whoever of several writers is late."""
-        wanted, folder = self.head_wanted, self.appender.folder
-        if wanted is None or folder is None or (not at_once and time.monotonic() - self.head_at < HEAD_S):
+        end, state = self.end, self.appender.state
+        if end is None or (not at_once and time.monotonic() - self.head_at < HEAD_S):
             return
-        link, segment = wanted
-        with alone(folder, LOCK_S, self.appender.path):
-            kept = seals.kept_head(folder)
-            if kept is None or kept.chain != link.chain or kept.seq < link.seq:
-                public = keys.public_key(self.appender.state)
+        with self.appender.signing(end, LOCK_S) as folder:
+            kept = None if folder is None else seals.kept_head(folder)
+            if folder is not None and (kept is None or kept.chain != end.link.chain or kept.seq < end.link.seq):
+                public = keys.public_key(state)
                 if public is None:
-                    raise CannotWrite(
-                        "cannot sign the ledger: its public key is missing", str(self.appender.state / keys.PUBLIC)
-                    )
-                kept = seals.sealed(
-                    seals.head_of(self.appender.state, link, segment, self.appender.anchor, public), self.appender.state
-                )
+                    raise CannotWrite("cannot sign the ledger: its public key is missing", str(state / keys.PUBLIC))
+                kept = seals.sealed(seals.head_of(state, end.link, end.number, self.appender.anchor, public), state)
                 replace(HEAD, seals.line_of(kept), folder)
+        self.end, self.head_at = None, time.monotonic()
+        if kept is None:
+            return
         if self.head is not None and self.head.chain != kept.chain:
             self.anchored_seq = 0
         if self.head is None or self.head.seq <= self.anchored_seq:
             self.unanchored_since = time.monotonic()
-        self.head, self.head_wanted, self.head_at = kept, None, time.monotonic()
+        self.head = kept
 
     # --- the second place -------------------------------------------------------------------------------------------------------
 
@@ -224,3 +204,6 @@ class Upkeep:
             self.retry_at = time.monotonic() + max(RETRY_S, self.settings.within_s)
         else:
             self.retry_at = 0.0
+        with self.changed:
+            self.nudged = True
+            self.changed.notify_all()
