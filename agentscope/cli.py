@@ -183,16 +183,34 @@ def watch(  # noqa: PLR0917 - click gives them by name
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--name", help="Name of the agent in what is told.")
+@click.option("--name", help="Name of the agent in what is told, and in the config.")
+@click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
+@click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
 @click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
 @patience_option
 @shared_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...], name: str | None, engine: str, hang_after: float, state_dir: str | None) -> int:
-    """Start COMMAND, watch it, and explain its end; its input, output and exit status are passed through untouched."""
-    from agentscope.session import run_child
+def run(  # noqa: PLR0917 - click gives them by name
+    command: tuple[str, ...],
+    name: str | None,
+    config: str | None,
+    recover: bool,
+    engine: str,
+    hang_after: float,
+    state_dir: str | None,
+) -> int:
+    """Start COMMAND, watch it, explain its end and bring it back; input, output and exit status are passed through untouched."""
+    from agentscope.config import AgentConfig, Config, read_config
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
+    from agentscope.policy import Policy
+    from agentscope.running import label_of, run_child
 
-    return run_child(command, name, engine, state_dir, hang_after)
+    wanted = read_config(config) if config else Config()
+    if recover and not wanted.agents:
+        usual = AgentConfig(match={}, recovery=Policy())
+        wanted = Config(agents={label_of(command, name): usual}, owner_uid=os.getuid())
+    return run_child(command, name, engine, Terms(hang_after, state_dir_of(state_dir)), wanted)
 
 
 @main.command()
@@ -309,7 +327,9 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
 
 @main.command()
 @click.option("--since", metavar="DURATION", help="Only what happened in the last 30m, 24h or 7d.")
-@click.option("--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them."
+)
 @shared_options
 def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
     """List the incidents on record, newest first, with what was done and whether it held."""

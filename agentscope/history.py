@@ -10,6 +10,7 @@ from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
 from agentscope.ledger import Ledger
 from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted
+from agentscope.policy.standing import VALIDATE
 from agentscope.record import Envelope, encode_again
 from agentscope.views.stories import Act, Story
 
@@ -64,8 +65,10 @@ def continued(story: Story, event: object) -> Story:
     if isinstance(event, IncidentClosed):
         return msgspec.structs.replace(story, closed=event)
     if isinstance(event, RemedyFinished):
+        field = "looked" if event.remedy == VALIDATE else "finished"
         acts = tuple(
-            msgspec.structs.replace(act, finished=event) if act.started.attempt == event.attempt else act for act in story.acts
+            msgspec.structs.replace(act, **{field: event}) if act.started.attempt == event.attempt else act
+            for act in story.acts
         )
         return msgspec.structs.replace(story, acts=acts)
     return story

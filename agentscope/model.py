@@ -508,7 +508,8 @@ class RemedyStarted(Event, frozen=True, tag="agentscope.remedy.started"):
 class RemedyFinished(Event, frozen=True, tag="agentscope.remedy.finished"):
     """What came of an act. "unknown": agentscope itself ended between the act and its outcome, and found this when it came back.
 
-    `pid` is the new instance, where the act made one and it is known.
+    `pid` is the new instance, where the act made one and it is known. The remedy "validate", which has no start of its own, is the
+    outcome of looking whether the act with this `attempt` helped: from "done" on the agent is on probation.
     """
 
     incident: str

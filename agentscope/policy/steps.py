@@ -177,13 +177,13 @@ def why_spent(policy: Policy, standing: Standing, ladder: Sequence[str], place: 
     assert chain is not None
     rung, death = ladder[place], chain.death
     mine = [deed for deed in chain.deeds if deed.cause == death.cause]
+    over = rollback_spent(policy, standing, now_s) if rung == "rollback" else over_limit(policy, standing, now_s)
+    if over is not None:
+        return over
     if any(deed.remedy in ladder[place + 1 :] and not is_early(policy, chain, deed) for deed in mine):
         return "it did not help before"
     if rung == "rollback":
-        return rollback_spent(policy, standing, now_s)
-    over = over_limit(policy, standing, now_s)
-    if over is not None:
-        return over
+        return None
     later = later_rung(policy, standing, ladder, place, now_s)
     if later is None:
         return None

@@ -13,7 +13,6 @@ from pathlib import Path
 from agentscope.config import Config
 from agentscope.model import Agent, AgentGone, AnyEvent, IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted
 from agentscope.pipeline import Pipeline
-from agentscope.policy import Policy
 from agentscope.record import Envelope
 from agentscope.recovery.keeper import Keeper
 from agentscope.recovery.known import Line, Surroundings
@@ -88,10 +87,10 @@ class Recovery:
         keeper = self.keepers.get(label or "")
         return keeper is not None and keeper.is_starting()
 
-    def policy_of(self, label: str) -> Policy | None:
-        """The policy of an agent."""
+    def is_open(self, label: str) -> bool:
+        """Whether an incident of this agent is still at work."""
         keeper = self.keepers.get(label)
-        return None if keeper is None else keeper.policy
+        return keeper is not None and keeper.chain is not None
 
     async def finish(self, within_s: float) -> None:
         """We are asked to end: an act that is under way may come to its end, but no other begins. What is open goes on when we are back."""

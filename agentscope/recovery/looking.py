@@ -17,6 +17,7 @@ from agentscope.sources.aside import Aside
 from agentscope.sources.checks import CannotAsk, ask, probe_of
 
 LIVED_S = 0.25  # an interpreter that cannot find its library, a port that is taken: these end sooner
+RESTS = 3
 TICK_S = 1 / os.sysconf("SC_CLK_TCK")
 
 
@@ -63,6 +64,7 @@ class Look:
         self.owner_uid = owner_uid
         self.aside = Aside()
         self.before: tuple[int, float] | None = None  # the instance that was looked at before, and what it had used
+        self.restful = 0  # looks in a row in which it used no processor
 
     async def at(self, agent: Agent | None, pids: Iterable[int], lived_s: float, before: Agent) -> Seen:
         """One look: `agent` is the instance if one is there, `pids` its tree; `before` is who is asked about where none is."""
@@ -74,7 +76,9 @@ class Look:
         former, self.before = self.before, (agent.pid, used_s)
         if lived_s < LIVED_S or former is None or former[0] != agent.pid:
             return Seen(well=None, says=f"pid {agent.pid} has just started")
-        rests = used_s - former[1] <= TICK_S
+        # one that waits for its disk in the middle of its start rests for a moment, not for long
+        self.restful = self.restful + 1 if used_s - former[1] < TICK_S else 0
+        rests = self.restful >= RESTS
         return Seen(well=True if rests else None, says=f"pid {agent.pid} lives and is past its start" if rests else f"pid {agent.pid} lives and is busy")  # fmt: skip
 
     async def asked(self, health: HealthConfig, agent: Agent, *, known: bool) -> Seen:

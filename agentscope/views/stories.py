@@ -12,10 +12,14 @@ NS_PER_MS = 1_000_000
 
 
 class Act(Value, frozen=True):
-    """One remedy: its intent, and what came of it; without that it is under way, or agentscope ended in the middle."""
+    """One remedy: its intent, and what came of it; without that it is under way, or agentscope ended in the middle.
+
+    `looked` is what came of looking whether it had helped.
+    """
 
     started: RemedyStarted
     finished: RemedyFinished | None = None
+    looked: RemedyFinished | None = None
 
 
 class Story(Value, frozen=True):
@@ -39,6 +43,9 @@ def done_lines(story: Story) -> list[str]:
             instance = f", new process {outcome.pid}" if outcome.pid is not None else ""
             took = span(outcome.took_ms * NS_PER_MS)
             lines.append(f"   {outcome.outcome} after {took}{instance}: {safe(outcome.says, 300)}")
+        if act.looked is not None:
+            well = "well" if act.looked.outcome == "done" else "not well"
+            lines.append(f"   {well} after {span(act.looked.took_ms * NS_PER_MS)} more: {safe(act.looked.says, 300)}")
     closed = story.closed
     if closed is not None:
         held = {True: "It held: ", False: "It did not hold: ", None: "Over: "}[closed.held]
