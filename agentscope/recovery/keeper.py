@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
+from agentscope.agents import same_identity
 from agentscope.config import HealthConfig
 from agentscope.errors import CannotWrite
 from agentscope.model import Agent, AgentGone, IncidentClosed, IncidentOpened, RemedyStarted
@@ -31,7 +32,8 @@ from agentscope.policy.steps import (
 from agentscope.recovery.acting import Acting
 from agentscope.recovery.claim import Claim
 from agentscope.recovery.known import Known, Line, Outcome, Surroundings, same
-from agentscope.recovery.looking import Look, is_there, still_run
+from agentscope.recovery.looking import Look, is_living, is_there, still_run
+from agentscope.recovery.presence import Presence
 
 CLAIM_S = 2.0  # how often we ask for a lock that another has
 LOOK_S = 0.05  # between looks at a new instance in its first second; after that four times longer
@@ -55,6 +57,7 @@ class Keeper:
         self.pipeline = around.pipeline
         self.known = Known(label, policy, around)
         self.claim = Claim(around.state, label)
+        self.presence = Presence(self.claim.path, around.pipeline.recorder.boot_id)
         self.acting = Acting(label, policy, around)
         self.wanted: str | None = None  # why it is over with this incident though the policy would go on
         self.news = asyncio.Event()
@@ -68,11 +71,28 @@ class Keeper:
     def start(self, lines: list[Line], *, resume: bool) -> None:
         """Begin, from what the ledger tells."""
         self.known.begin(lines)
+        self.look_back()
+        for agent in self.known.instances():
+            self.presence.note(agent)
         self.task = asyncio.get_running_loop().create_task(self.run(resume=resume))
+
+    def look_back(self) -> None:
+        """Say so where an instance ended while we were not there, and nobody knows how."""
+        left = self.presence.left()
+        if left is None or is_living(left.pid, left.start_ns):
+            return
+        self.presence.forget()
+        incident = self.known.incident
+        told = incident is not None and same_identity(incident.agent.start_ns, left.start_ns) and incident.agent.pid == left.pid
+        if not told and self.chain is None:
+            says = f"{self.label} (pid {left.pid}) ended while agentscope was not there: whether that was wanted is not known, so nothing is started"
+            self.pipeline.lost("recovery", says)
 
     def adopt(self, agent: Agent) -> None:
         """An instance is watched."""
         self.acting.ask_owner(agent)
+        if self.task is not None:
+            self.presence.note(agent)
         self.heard()
 
     def heard(self) -> None:
@@ -90,8 +110,10 @@ class Keeper:
             after = self.chain
             if before is not None and after is not None and before.incident == after.incident != event.incident:
                 self.known.tell_joined(event, before.incident)
-        elif self.is_wanted(event):
-            self.wanted = event.says
+        else:
+            self.presence.forget()
+            if self.is_wanted(event):
+                self.wanted = event.says
         self.heard()
 
     def is_wanted(self, event: AgentGone) -> bool:

@@ -30,10 +30,15 @@ class Seen(Value, frozen=True):
 
 def is_there(agent: Agent) -> bool:
     """Whether this very process is there and has not ended; one that nobody has reaped yet is not."""
-    start_ns = start_ns_of(agent.pid)
-    if start_ns is None or not same_identity(start_ns, agent.start_ns):
+    return is_living(agent.pid, agent.start_ns)
+
+
+def is_living(pid: int, start_ns: int) -> bool:
+    """The same of a pid and a start time."""
+    found_ns = start_ns_of(pid)
+    if found_ns is None or not same_identity(found_ns, start_ns):
         return False
-    return state_of(agent.pid) not in {None, "Z", "X"}
+    return state_of(pid) not in {None, "Z", "X"}
 
 
 def state_of(pid: int) -> str | None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from zoo import AGENTSCOPE, Lines, reader
 
 SERVICE = Path(__file__).resolve().parent / "service.py"
+KILLED_AT = SERVICE.with_name("killed_at.py")
 LONGEST_S = 30.0
 
 
@@ -95,11 +96,12 @@ class Stage:
 
     # --- agentscope -------------------------------------------------------------------------------------------------------
 
-    def watch(self, *more: str, env: dict[str, str] | None = None) -> "Stream":
-        """Watch it; comes back when agentscope is ready."""
+    def watch(self, *more: str, killed_at: int | None = None) -> "Stream":
+        """Watch it; comes back when agentscope is ready. `killed_at`: it is killed at this moment of a recovery."""
+        program = [AGENTSCOPE] if killed_at is None else [sys.executable, KILLED_AT, str(killed_at)]
         process = subprocess.Popen(
-            [AGENTSCOPE, "events", "--config", self.config, "--state-dir", self.state, "--for", "50", *more],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, **(env or {})},
+            [*program, "events", "--config", self.config, "--state-dir", self.state, "--for", "50", *more],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
         self.watchers.append(process)
         stream = Stream(process)
@@ -157,15 +159,14 @@ class Stream:
 
     def closed(self, timeout_s: float = LONGEST_S) -> dict:
         """How the first incident that is not part of another was closed."""
+        wait_for(lambda: self.whole_closed() or self.out.ended, timeout_s)
+        assert self.whole_closed(), self.tail()
+        return self.whole_closed()[0]["data"]
 
-        def whole() -> list[dict]:
-            return [
-                each for each in self.events("agentscope.incident.closed") if not each["data"]["outcome"].startswith("part of")
-            ]
-
-        wait_for(lambda: whole() or self.out.ended, timeout_s)
-        assert whole(), self.tail()
-        return whole()[0]["data"]
+    def whole_closed(self) -> list[dict]:
+        """The ends of incidents that are not part of others."""
+        closed = self.events("agentscope.incident.closed")
+        return [each for each in closed if not each["data"]["outcome"].startswith("part of")]
 
     def tail(self) -> str:
         """The last that it said, for whoever reads a failure."""

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from recovering import Stage
+from recovering import Stage, wait_for
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 QUICK = 'probation = "2s"\nvalidate = "5s"\nbackoff = "200ms"\n'
@@ -162,3 +162,56 @@ def test_a_stop_of_agentscope_during_an_act(stage):
     closed = again.closed()
     assert closed["held"] is True, again.tail()
     assert (scene.acts, scene.lives) == (1, 2)
+
+
+MOMENTS = 20  # more than there are: the last ones pass without a kill
+
+
+@pytest.mark.parametrize("moment", range(1, MOMENTS + 1))
+def test_killed_at_any_moment_and_resumed(stage, moment):
+    """We are killed with SIGKILL between two steps of a recovery and started again: one act, one instance, nothing lost."""
+    scene = stage('probation = "300ms"\nvalidate = "2s"\nbackoff = "100ms"\n')
+    scene.start()
+    stream = scene.watch(killed_at=moment)
+    scene.ask("/crash")
+    assert wait_for(lambda: stream.process.poll() is not None or stream.whole_closed())
+    told = [line for line in stream.err.lines if line.startswith("moment ")]
+    if stream.process.poll() is None:
+        assert len(told) < moment, told
+        last = stream
+    else:
+        assert stream.process.returncode == -signal.SIGKILL, stream.tail()
+        last = scene.watch()
+    opened = scene.kept("incident.opened")
+    if not opened:  # killed before there was a record: the end was seen by nobody, which is said
+        assert told[-1].endswith("before keeping IncidentOpened")
+        assert "ended while agentscope was not there" in last.wait("agentscope.lost", source="recovery")["data"]["says"]
+        assert (scene.acts, scene.lives) == (0, 1)
+        return
+    assert wait_for(lambda: scene.kept("incident.closed")), f"{told[-1:]} {last.tail()}"
+    closed = scene.kept("incident.closed")
+    assert [each["held"] for each in closed] == [True], f"{told[-1:]} {last.tail()}"
+    assert (scene.acts, scene.lives) == (1, 2), f"{told[-1:]} {last.tail()}"
+    assert not (scene.folder / "twice").exists()
+    assert len(scene.living()) == 1
+    started = [each for each in scene.kept("remedy.started") if each["remedy"] == "restart"]
+    finished = [each for each in scene.kept("remedy.finished") if each["remedy"] == "restart"]
+    assert [each["attempt"] for each in started] == [each["attempt"] for each in finished]  # no intent without its outcome
+    assert len(opened) == 1
+
+
+def test_killed_again_and_again(stage):
+    """Killed at whatever moment, five times in a row, it still comes to one end with one instance, and counts what it had begun."""
+    scene = stage('probation = "500ms"\nvalidate = "1s"\nbackoff = "100ms"\n', slow_s=0.4)
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    for pause_s in (0.05, 0.15, 0.3, 0.1, 0.45):
+        stream.wait(OPENED) if not scene.kept("incident.opened") else None
+        time.sleep(pause_s)
+        stream.kill()
+        stream = scene.watch()
+    assert wait_for(lambda: scene.kept("incident.closed")), stream.tail()
+    assert not (scene.folder / "twice").exists()
+    assert len(scene.living()) == 1
+    assert scene.acts <= 2, stream.tail()
