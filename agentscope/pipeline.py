@@ -16,6 +16,7 @@ from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, 
 from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
+from agentscope.evidence.session import going_on
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
@@ -42,6 +43,7 @@ LOG_LINES_KEPT = 4000
 LOG_LINES_READ = 1500  # one OOM report is about 80 lines; several may stand between a death and its report
 TOLD_KEPT = 4096
 STOPPED_BY_US = "stopped by agentscope, to bring it back"
+NO_EVIDENCE = "agentscope doctor shows which evidence this machine cannot give"
 ATTACHED_LATE = "its stderr is not a file, and it may have written before the write probe was attached"
 
 
@@ -273,7 +275,7 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
         "confidence": best.confidence if best else "undetermined",
         "headline": best.headline if best else unexplained,
         "culprit": best.culprit if best else "unknown",
-        "advice": best.advice if best else ("agentscope doctor shows which evidence this machine cannot give",),
+        "advice": (*(best.advice if best else (NO_EVIDENCE,)), *going_on(collected.get("session"))),
         "evidence": tuple(evidence),
         "missing": tuple(
             MissingEvidence(kind=found.kind, because=found.because)

@@ -1,9 +1,10 @@
 """What the agent's own transcript says it was doing, and how to go on: an id, the name of a tool and times, never a word of the talk."""
 
 import datetime as dt
+import shlex
 
 from agentscope import transcripts
-from agentscope.evidence import Evidence, HangScene, Missing, Scene
+from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene
 from agentscope.model import IncidentOpened
 from agentscope.record import timestamp
 from agentscope.transcripts import Asked, Unread
@@ -51,6 +52,16 @@ class AgentSession(Evidence, frozen=True, tag="session"):
         return {"model": "it waited for its model", "nothing": "its turn was over"}.get(
             self.doing, "what it was doing is not told"
         ) + last
+
+
+def going_on(found: Collected) -> tuple[str, ...]:
+    """What to type to go on with the session, as advice: none where there is none."""
+    if not isinstance(found, AgentSession) or not found.resume:
+        return ()
+    command = " ".join(found.resume)
+    if found.folder and found.folder == clean(found.folder):
+        command = f"cd {shlex.quote(found.folder)} && {command}"
+    return (f"go on with its session: {command}",)
 
 
 def clock(wall_ns: int) -> str:

@@ -244,6 +244,8 @@ def test_resume_command_is_said(cli: Cli, played: Play) -> None:
     assert told["resume"] == [part.format(program=cli.program, session=told["session"]) for part in cli.resume]
     assert found["says"].startswith(f"{cli.tool} session {told['session']}: it was running ")
     assert " ".join(told["resume"]) in found["says"]
+    incident = next(each for each in played.incidents[cli.slug] if found in each["evidence"])
+    assert any(" ".join(told["resume"]) in advice for advice in incident["advice"])
     assert not [word for word in (FIRST, COMMAND, "That is done") if word in json.dumps(found)]
 
 
