@@ -522,3 +522,271 @@ class TestCommand:
         came = agent.act("crash", {"restart": [*agent.command, "--resume", "{session}", "was={pid}"]})
         assert came["why"] == ""
         assert cmdline(came["pid"]).split()[3:] == [f"was={agent.pid}"]
+
+
+class Runtime:
+    """A real container runtime of its own, with one image: this machine's Python."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "starts").mkdir()
+
+    def run(self, *words: str, check: bool = True) -> str:
+        """Run the client."""
+        ran = subprocess.run([*self.client(), *words], check=False, capture_output=True, text=True, timeout=90)
+        assert ran.returncode == 0 or not check, ran.stderr
+        return ran.stdout
+
+    def client(self) -> list[str]:
+        """The client's command."""
+        raise NotImplementedError
+
+    def starts(self, name: str) -> int:
+        """How often a container's agent was started."""
+        log = self.folder / "starts" / name
+        return len(log.read_text().split()) if log.exists() else 0
+
+    def start(self, name: str, *options: str, words: tuple[str, ...] = ()) -> int:
+        """Run a container afresh; the pid of its agent here outside."""
+        self.run("rm", "-f", name, check=False)
+        (self.folder / "starts" / name).unlink(missing_ok=True)
+        mounts = ("-v", f"{PLACE}:/place:ro", "-v", f"{self.folder}/starts:/starts")
+        worker = ("/usr/bin/python3.11", "/place/worker.py", f"/starts/{name}", *words)
+        self.run("run", "-d", "--network=none", "-m", "64m", "--name", name, *mounts, *options, "agent:1", *worker)
+        for _ in range(100):
+            if self.starts(name):
+                time.sleep(0.3)
+                return self.pid(name)
+            time.sleep(0.05)
+        pytest.fail(f"{name} did not start")
+
+    def pid(self, name: str) -> int:
+        """The container's main process."""
+        return int(self.run("inspect", "--format", "{{.State.Pid}}", name))
+
+    def act(self, pid: int, act: str, policy: dict[str, Any] | None = None, late_s: float = 0.5) -> dict[str, Any]:
+        """Have act.py do its part."""
+        return acted(self.folder, pid, act, policy, late_s)
+
+    def image(self) -> None:
+        """This machine's Python and the libraries it needs, as an image."""
+        libraries = subprocess.run(["ldd", "/usr/bin/python3.11"], capture_output=True, text=True, check=True).stdout
+        ctypes_needs = Path("/usr/lib/python3.11/lib-dynload").glob("_ctypes.*.so")
+        for extension in ctypes_needs:
+            libraries += subprocess.run(["ldd", str(extension)], capture_output=True, text=True, check=True).stdout
+        files = {str(Path(word).resolve()) for word in libraries.split() if word.startswith("/")}
+        files |= {word for word in libraries.split() if word.startswith("/")}
+        root = self.folder / "root"
+        for place in ("usr/bin", "usr/lib", "usr/lib64", "place", "starts", "tmp"):
+            (root / place).mkdir(parents=True)
+        for name in ("lib", "lib64", "bin"):
+            (root / name).symlink_to(f"usr/{name}")
+        for path in files:
+            aim = root / (path[1:] if path.startswith("/usr") else f"usr{path}")
+            aim.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, aim)
+        shutil.copy("/usr/bin/python3.11", root / "usr/bin/python3.11")
+        shutil.copytree(
+            "/usr/lib/python3.11", root / "usr/lib/python3.11", ignore=shutil.ignore_patterns("test", "dist-packages", "idlelib"),
+            symlinks=True, ignore_dangling_symlinks=True,
+        )  # fmt: skip
+        subprocess.run(["tar", "-cf", str(self.folder / "root.tar"), "-C", str(root), "."], check=True)
+        self.run("import", str(self.folder / "root.tar"), "agent:1")
+        shutil.rmtree(root)
+        (self.folder / "root.tar").unlink()
+
+    def close(self) -> None:
+        """End it with its containers."""
+        names = self.run("ps", "-aq", check=False).split()
+        if names:
+            self.run("rm", "-f", *names, check=False)
+
+
+class Docker(Runtime):
+    """A dockerd of our own beside any other."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.runtime = Path(f"/run/agentscope-dock-{os.getpid()}")
+        self.socket = f"unix://{folder}/sock"
+        self.process = subprocess.Popen(
+            ["dockerd", "--data-root", str(folder / "kept"), "--exec-root", str(self.runtime), "-H", self.socket, "--iptables=false",
+             "--ip-masq=false", "--bridge=none", "--pidfile", str(folder / "pid"), "--default-ulimit", "nofile=20000:20000"],
+            stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        for _ in range(300):
+            if self.process.poll() is not None or "API listen on" in (folder / "log").read_text():
+                break
+            time.sleep(0.1)
+        if self.process.poll() is not None:
+            pytest.skip(f"dockerd does not run here: {(folder / 'log').read_text()[-300:]}")
+        self.image()
+
+    def client(self) -> list[str]:
+        """Docker's, with our socket."""
+        return ["docker", "-H", self.socket]
+
+    def close(self) -> None:
+        """End it with its containers."""
+        super().close()
+        self.process.terminate()
+        self.process.wait(30)
+        subprocess.run(["umount", "-l", *map(str, self.runtime.glob("netns/*"))], check=False, capture_output=True)
+        shutil.rmtree(self.runtime, ignore_errors=True)
+
+
+class Podman(Runtime):
+    """Podman with a store of its own is not what agentscope would ask, so this is root's own store."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.image()
+
+    def client(self) -> list[str]:
+        """Podman's."""
+        return ["podman"]
+
+    def start(self, name: str, *options: str, words: tuple[str, ...] = ()) -> int:
+        """Its name is ours, so that no container of somebody else's is touched."""
+        return super().start(name, *options, words=words)
+
+    def close(self) -> None:
+        """Remove our containers and our image only."""
+        names = self.run("ps", "-aq", "--filter", "ancestor=agent:1", check=False).split()
+        if names:
+            self.run("rm", "-f", "-t", "0", *names, check=False)
+        self.run("rmi", "agent:1", check=False)
+
+
+@pytest.fixture(scope="module")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
+    """One dockerd for all tests."""
+    if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("docker") is None:
+        pytest.skip("needs root and docker's engine: apt-get install docker.io")
+    if not Path("/usr/bin/python3.11").exists():
+        pytest.skip("the image is made of /usr/bin/python3.11, which is not here")
+    running = Docker(tmp_path_factory.mktemp("docker"))
+    yield running
+    running.close()
+
+
+@pytest.mark.live
+class TestDocker:
+    """A container is brought back by its runtime, and only if that does not do so by its own rule."""
+
+    def test_a_crash_of_a_container_that_stays_down(self, docker: Docker) -> None:
+        """A container without a restart policy is started once."""
+        pid = docker.start("steady")
+        came = docker.act(pid, "crash")
+        assert (came["owner"]["kind"], came["owner"]["restarts"]) == ("container", False)
+        assert "was started through its runtime" in came["says"]
+        assert docker.starts("steady") == 2
+        assert came["pid"] == docker.pid("steady") != pid
+
+    def test_a_container_that_was_not_known_before_it_ended(self, docker: Docker) -> None:
+        """The container of an agent that has ended already is found by its id."""
+        pid = docker.start("steady")
+        came = docker.act(pid, "late")
+        assert docker.starts("steady") == 2
+        assert came["pid"] == docker.pid("steady")
+
+    @pytest.mark.parametrize("rule", ["always", "on-failure:3"])
+    def test_a_container_that_restarts_itself_is_not_fought(self, docker: Docker, rule: str) -> None:
+        """The runtime's own restart policy is waited for, though the policy has a command."""
+        pid = docker.start("again", f"--restart={rule}")
+        came = docker.act(pid, "crash", {"restart": [*docker.client(), "restart", "again"]})
+        assert came["owner"]["restarts"] is True
+        assert "was started again by its runtime" in came["says"]
+        time.sleep(1)
+        assert docker.starts("again") == 2
+        assert came["pid"] == docker.pid("again")
+
+    @pytest.mark.parametrize("rule", ["no", "always"])
+    def test_a_hang_that_ignores_sigterm(self, docker: Docker, rule: str) -> None:
+        """A container that does not stop within the grace is killed and started once, whatever its rule."""
+        pid = docker.start("stubborn", f"--restart={rule}", words=("stubborn",))
+        came = docker.act(pid, "hang")
+        assert came["why"] == ""
+        time.sleep(1)
+        assert docker.starts("stubborn") == 2
+        assert came["pid"] == docker.pid("stubborn") != pid
+        assert is_gone(pid)
+
+    @pytest.mark.parametrize("act", ["stop", "kill"])
+    def test_a_person_who_stops_it_is_obeyed(self, docker: Docker, act: str) -> None:
+        """A container that somebody stopped or killed through docker is not started."""
+        pid = docker.start("steady")
+        came = docker.act(pid, json.dumps([*docker.client(), act, *(("-t", "1") if act == "stop" else ()), "steady"]))
+        assert came["stopped"] is True
+        assert docker.starts("steady") == 1
+
+    def test_a_process_beside_the_container_is_not_the_containers(self, docker: Docker) -> None:
+        """What was started with docker exec is not brought back by restarting the container."""
+        docker.start("host")
+        docker.run("exec", "-d", "host", "/usr/bin/python3.11", "/place/worker.py", "/starts/beside")
+        for _ in range(100):
+            if docker.starts("beside"):
+                break
+            time.sleep(0.05)
+        inside = docker.run("top", "host", "-o", "pid,cmd")
+        beside = next(int(line.split()[0]) for line in inside.splitlines() if "/starts/beside" in line)
+        assert docker.act(beside, "crash") == {"owner": None}
+        assert docker.starts("host") == 1
+
+
+@pytest.fixture(scope="module")
+def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
+    """Podman with its image; its store and settings are those of a root of its own."""
+    if os.geteuid() != 0 or shutil.which("podman") is None or shutil.which("runc") is None:
+        pytest.skip("needs root and podman with runc: apt-get install podman runc")
+    if not Path("/usr/bin/python3.11").exists():
+        pytest.skip("the image is made of /usr/bin/python3.11, which is not here")
+    folder = tmp_path_factory.mktemp("podman")
+    settings = folder / "containers.conf"
+    settings.write_text(
+        '[engine]\ncgroup_manager="cgroupfs"\nruntime="runc"\nevents_logger="file"\n'
+        '[containers]\ndefault_ulimits=["nofile=20000:20000","nproc=32768:32768"]\n'
+    )
+    storage = folder / "storage.conf"
+    storage.write_text(f'[storage]\ndriver="overlay"\ngraphroot="{folder}/graph"\nrunroot="{folder}/run"\n')
+    before = {name: os.environ.get(name) for name in ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF")}
+    os.environ.update({"CONTAINERS_CONF": str(settings), "CONTAINERS_STORAGE_CONF": str(storage)})
+    running = Podman(folder)
+    yield running
+    running.close()
+    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
+    subprocess.run(["umount", "-l", *reversed(mounted)], check=False, capture_output=True)
+    for name, value in before.items():
+        if value is None:
+            del os.environ[name]
+
+
+@pytest.mark.live
+class TestPodman:
+    """Podman without a service is asked through its client."""
+
+    def test_a_crash(self, podman: Podman) -> None:
+        """A container without a restart policy is started once."""
+        pid = podman.start("steady")
+        came = podman.act(pid, "crash")
+        assert came["owner"]["at"] == "podman:0"
+        assert came["why"] == ""
+        assert podman.starts("steady") == 2
+        assert came["pid"] == podman.pid("steady") != pid
+
+    def test_a_hang(self, podman: Podman) -> None:
+        """A container that ignores SIGTERM is restarted once."""
+        pid = podman.start("stubborn", words=("stubborn",))
+        came = podman.act(pid, "hang")
+        assert came["why"] == ""
+        assert podman.starts("stubborn") == 2
+        assert is_gone(pid)
+
+    def test_a_person_who_stops_it_is_obeyed(self, podman: Podman) -> None:
+        """A container that somebody stopped is not started."""
+        pid = podman.start("steady")
+        if "StoppedByUser" not in podman.run("inspect", "steady"):
+            pytest.skip("this podman (4.3 is one) does not tell who stopped a container")
+        came = podman.act(pid, json.dumps([*podman.client(), "stop", "-t", "1", "steady"]))
+        assert came["stopped"] is True
+        assert podman.starts("steady") == 1

@@ -17,6 +17,7 @@ import msgspec
 from agentscope.agents import agent_of, read_process
 from agentscope.model import ExitRecord
 from agentscope.policy import Policy
+from agentscope.stopping import is_living
 from agentscope.supervisors import Means, chosen, every
 
 
@@ -28,6 +29,8 @@ def main() -> None:
     end = ExitRecord(code=None, signal=None, core_dumped=False)
     if act == "crash":
         os.kill(pid, signal.SIGUSR2)
+        while is_living(agent.pid, agent.start_ns):  # agentscope hears of an end when it has happened
+            time.sleep(0.001)
         end = ExitRecord(code=None, signal="SIGSEGV", core_dumped=False)
     elif act == "late":  # it was not known before it ended
         os.kill(pid, signal.SIGUSR2)
