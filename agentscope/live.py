@@ -28,7 +28,19 @@ from agentscope.agents import (
 from agentscope.config import Config
 from agentscope.errors import NoSuchProcess
 from agentscope.evidence import MemorySample
-from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
+from agentscope.model import (
+    Agent,
+    AgentGone,
+    AgentSeen,
+    AnyEvent,
+    KernelLine,
+    Lost,
+    ProcessExec,
+    ProcessFork,
+    ProcessSample,
+    Pulse,
+    Ready,
+)
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.recovery import Recovery
 from agentscope.sources import Engine, Source
@@ -63,6 +75,7 @@ class Live:
         self.vigil = Vigil(pipeline, self.probes, terms.patience_s)
         self.recovery = Recovery(pipeline, wanted, terms.state, self.take)
         self.resume = terms.resume
+        pipeline.hears.append(self.hear)
         self.targets = wanted.targets
         self.engine = engine
         self.kernel_log = kernel_log
@@ -243,6 +256,11 @@ class Live:
         for process in family:
             self.pipeline.tell(process)
             self.attend(process)
+
+    def hear(self, event: AnyEvent) -> None:
+        """Whoever has ended is asked no more: a new instance may answer at the same address."""
+        if isinstance(event, AgentGone):
+            self.probes.gone(event.agent)
 
     def is_our_check(self, event: ProcessExec, target: Target | None) -> bool:
         """Whether we started it, as a health check: it may have the agent's name, and is none. What brings the agent back is no check."""

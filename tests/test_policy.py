@@ -212,6 +212,14 @@ def test_stacks_are_taken_of_what_lives():
     assert world.did() == ["stacks", "restart", "restart"]
 
 
+def test_a_hang_that_nothing_explains_is_a_hang():
+    """What lives and is not well has the ladder of a hang, though no cause was found."""
+    world = World(RESTART)
+    world.die("undetermined", code=None, signal=None)
+    world.run()
+    assert world.did() == ["stacks", "restart"]
+
+
 # --- the ladder ---------------------------------------------------------------------------------------------------------------
 
 

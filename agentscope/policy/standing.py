@@ -195,17 +195,19 @@ def with_deed(standing: Standing, deed: Deed) -> Standing:
 
 
 def death_of(incident: IncidentOpened, at_s: float) -> Death:
-    """What recovery must know of an incident."""
+    """What recovery must know of an incident. What lives and is not well hangs, whether or not anything explains it."""
     actor = incident.actor
+    lives = incident.exit.code is None and incident.exit.signal is None
+    cause = incident.cause.partition("/")[0] or UNDETERMINED
     return Death(
         at_s=at_s,
         incident=incident.incident,
         fingerprint=fingerprint(incident),
-        cause=incident.cause.partition("/")[0] or UNDETERMINED,
+        cause="hang" if lives and cause == UNDETERMINED else cause,
         subtype=incident.subtype,
         headline=incident.headline,
         changed=any(record.kind in CHANGE_KINDS and tells_change(record.data) for record in incident.evidence),
-        lives=incident.exit.code is None and incident.exit.signal is None,
+        lives=lives,
         actor=None if actor is None else actor.kind,
         by="" if actor is None else actor.says,
         code=incident.exit.code,

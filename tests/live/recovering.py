@@ -39,7 +39,8 @@ class Stage:
         words = f"sleep {slow_s}\nsetsid {sys.executable} {self.program} {folder} {self.port} </dev/null >>{folder}/out 2>&1 &"
         self.script.write_text(f"#!/bin/sh\necho $$ >>{folder}/acts\n{words}\n")
         self.script.chmod(0o700)
-        check = f'health = "http://127.0.0.1:{self.port}/health"\n' if health else ""
+        table = f'{{ url = "http://127.0.0.1:{self.port}/health", timeout = "300ms", interval = "200ms" }}'
+        check = f"health = {table}\n" if health else ""
         self.config = folder / "agentscope.toml"
         self.config.write_text(
             f'[agent.victim]\nmatch = {{ command = "^[^ ]*python[^ ]* {self.program}" }}\n{check}'

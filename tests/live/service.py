@@ -33,6 +33,8 @@ while True:
         raise KeyError("crash")
     if asked.startswith(b"GET /abort"):
         os.abort()
+    if asked.startswith(b"GET /hang"):
+        time.sleep(1000)
     status = b"503 Service Unavailable" if (folder / "sick").exists() else b"200 OK"
     client.sendall(b"HTTP/1.1 " + status + b"\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
     client.close()

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from recovering import Stage, wait_for
+from zoo import AGENTSCOPE
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 QUICK = 'probation = "2s"\nvalidate = "5s"\nbackoff = "200ms"\n'
@@ -162,6 +164,65 @@ def test_a_stop_of_agentscope_during_an_act(stage):
     closed = again.closed()
     assert closed["held"] is True, again.tail()
     assert (scene.acts, scene.lives) == (1, 2)
+
+
+def test_a_hang_is_stopped_and_recovered(stage):
+    """A service that does not answer any more has its stacks taken, is ended with us as the reason, and one new instance answers."""
+    scene = stage(QUICK)
+    hung = scene.start()
+    stream = scene.watch("--hang-after", "1")
+    scene.ask("/hang")
+    closed = stream.closed()
+    assert closed["held"] is True, stream.tail()
+    acts = [event["data"]["remedy"] for event in stream.events(STARTED)]
+    assert acts == ["stacks", "restart"], stream.tail()
+    assert hung not in scene.living()
+    assert len(scene.living()) == 1
+    assert not (scene.folder / "twice").exists()
+    opened = stream.events(OPENED)
+    assert [event["data"]["cause"].split("/")[0] for event in opened] in (["hang"], ["undetermined"]), stream.tail()
+    gone = stream.events("agentscope.agent.gone")
+    assert [event["data"]["says"] for event in gone] == ["stopped by agentscope, to bring it back"]
+
+
+def test_killed_while_the_restart_command_runs(stage):
+    """Its command goes on without us: whoever comes back waits for its end before it is started again, though the time to validate is over."""
+    scene = stage('probation = "300ms"\nvalidate = "300ms"\nbackoff = "100ms"\n', slow_s=4)
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    assert wait_for(lambda: scene.acts == 1)
+    stream.kill()
+    again = scene.watch()
+    closed = again.closed()
+    assert closed["held"] is True, again.tail()
+    assert (scene.acts, scene.lives) == (1, 2)
+    outcomes = [each["outcome"] for each in scene.kept("remedy.finished") if each["remedy"] == "restart"]
+    assert outcomes == ["unknown"]
+
+
+def test_incidents_and_show_tell_what_was_done(stage):
+    """In the morning: what died, what was done about it, whether it held."""
+    scene = stage('probation = "300ms"\n')
+    scene.start()
+    stream = scene.watch()
+    scene.ask("/crash")
+    closed = stream.closed()
+    stream.kill()
+    listed = subprocess.run(
+        [AGENTSCOPE, "incidents", "--state-dir", scene.state], capture_output=True, text=True, check=True, timeout=30
+    ).stdout
+    shown = subprocess.run(
+        [AGENTSCOPE, "show", closed["incident"], "--state-dir", scene.state],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=30,
+    ).stdout
+    for said in (listed, shown):
+        assert "1. restart: " in said
+        assert "well after" in said
+        assert "It held: restarted at" in said
 
 
 MOMENTS = 20  # more than there are: the last ones pass without a kill
