@@ -57,19 +57,21 @@ class Run:
         self.env |= {name: value.replace("{port}", line.split()[1]) for name, value in cli.env.items()}
         self.cage = Cage(MEMORY_MIB, nested=False)
         self.output = (folder / "output").open("w+b")
-        self.process = self.start([str(BIN / cli.program), *cli.argv[1:]])
+        self.process = self.start([str(BIN / cli.program), *cli.argv[1:]], self.work)
         self.victim, self.called_at = 0, 0.0
 
-    def start(self, argv: list[str]) -> subprocess.Popen[bytes]:
-        """Start it in its cgroups; it gives up root only then."""
+    def start(
+        self, argv: list[str], folder: Path, stdin: int = subprocess.DEVNULL, shown: Any = None
+    ) -> subprocess.Popen[bytes]:
+        """Start it in its cgroups, where what it leaves behind is found; it gives up root only then."""
         drop = ["setpriv", f"--reuid={self.who['user']}", f"--regid={self.who['group']}", "--clear-groups"] if self.who else []
         return subprocess.Popen(
             ["sh", "-c", LAUNCH, "sh", *drop, *argv],
-            stdin=subprocess.DEVNULL,
-            stdout=self.output,
-            stderr=self.output,
+            stdin=stdin,
+            stdout=self.output if shown is None else shown,
+            stderr=self.output if shown is None else shown,
             env={**self.env, "ZOO_GROUPS": " ".join(map(str, self.cage.joined))},
-            cwd=self.work,
+            cwd=folder,
             start_new_session=True,
         )
 
@@ -103,10 +105,7 @@ class Run:
             resume = [part.format(program=self.cli.program, session=resume[-1]) for part in self.cli.instead]
         argv = [str(BIN / resume[0]), *resume[1:], *self.cli.again]
         with terminal() if self.cli.terminal else contextlib.nullcontext(subprocess.DEVNULL) as end:
-            shown = end if self.cli.terminal else self.output
-            started = subprocess.Popen(
-                argv, stdin=end, stdout=shown, stderr=shown, env=self.env, cwd=folder, start_new_session=True, **self.who
-            )
+            started = self.start(argv, Path(folder), end, end if self.cli.terminal else None)
             try:
                 until = time.monotonic() + RESUMED_S
                 while time.monotonic() < until:
