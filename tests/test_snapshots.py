@@ -384,6 +384,34 @@ def test_two_at_once(tmp_path, state):
     assert (source / "a").read_text() == "1"
 
 
+def test_a_switch_does_not_wait_for_a_long_copy(tmp_path, state, monkeypatch):
+    """A copy that is under way gives way to a switch, and says so."""
+    import threading
+
+    from agentscope.snapshots import trees
+
+    source = make(tmp_path / "venv", **{f"f{number:03d}": "1" for number in range(300)})
+    keep(source, state)
+    (source / "f000").write_text("22")
+    content = trees.Copying._content
+
+    def slow(self, opened, made):
+        time.sleep(0.02)
+        return content(self, opened, made)
+
+    monkeypatch.setattr(trees.Copying, "_content", slow)
+    told = []
+    copying = threading.Thread(target=lambda: told.append(keep(source, state)))
+    copying.start()
+    time.sleep(0.5)
+    began = time.monotonic()
+    switch(source, state)
+    assert time.monotonic() - began < 4.5  # the copy takes six seconds
+    copying.join()
+    assert "a rollback came in between" in told[0].says
+    assert (source / "f000").read_text() == "1"
+
+
 # --- links -------------------------------------------------------------------------------------------------------------------
 
 
@@ -431,9 +459,12 @@ def killed_at(source: Path, state: Path, number: int) -> tuple[str | None, bool]
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
-        left = [number]
+        left, files = [number], [0]
 
         def at(step: str) -> None:
+            files[0] += step == "copying"
+            if step == "copying" and files[0] % 60:
+                return  # of the many files that are copied one in sixty is a step
             left[0] -= 1
             if left[0] == 0:
                 os.write(writer, step.encode())

@@ -133,12 +133,12 @@ def by_command(order: Order) -> Done:
     return Done(outcome="done" if ran.status == 0 else "failed", says=says)
 
 
-def changes_told(since_ns: int) -> str:
-    """What changed since, and which of it takes back what unattended-upgrades brought."""
+def changes_told(since_ns: int, root: str | None = None) -> str:
+    """What changed since, by the package logs in a root (None: ours), and which of it takes back what unattended-upgrades brought."""
     # logs have whole seconds
     begin_ns = since_ns // 1_000_000_000 * 1_000_000_000
     now_ns = time.time_ns()
-    seen = read_changes(Place(since_ns=begin_ns - BEFORE_NS, until_ns=now_ns + 2_000_000_000)).changes
+    seen = read_changes(Place(since_ns=begin_ns - BEFORE_NS, until_ns=now_ns + 2_000_000_000, root=root)).changes
     made = [change for change in seen if change.wall_ns + change.precision_ns > begin_ns and change.wall_ns >= begin_ns]
     if not made:
         return ""

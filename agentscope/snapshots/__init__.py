@@ -9,6 +9,7 @@ A snapshot that was switched to is used up: it became the folder. The next healt
 """
 
 import contextlib
+import fcntl
 import os
 import stat
 import time
@@ -32,7 +33,6 @@ WAIT_S = 10.0
 RESERVE_BYTES = 1 << 30  # of a disk is not ours to fill
 LOOK_AGAIN = 100
 WANTED = "wanted"
-WANTED_S = 60.0
 
 
 class Kept(Value, frozen=True):
@@ -87,9 +87,8 @@ def switch(source: Path, state: Path, *, owner_uid: int = 0, at: Callable[[str],
     Raises:
         CannotSwitch: there is none, it would change nothing, or the place refuses; what stands there is as it was.
     """
-    marker = _want(source, state)
     try:
-        with shelf(source, state, wait_s=WAIT_S, create=False) as ours:
+        with _wanting(source, state), shelf(source, state, wait_s=WAIT_S, create=False) as ours:
             settle_shelf(ours)
             with placed(source, trusted(owner_uid)) as place:
                 return switch_on(ours, place, Asked(owner_uid, at))
@@ -103,9 +102,6 @@ def switch(source: Path, state: Path, *, owner_uid: int = 0, at: Callable[[str],
         raise CannotSwitch(f"cannot switch {source} back", str(error)) from None
     except OSError as error:
         raise CannotSwitch(f"cannot switch {source} back", error.strerror or str(error), f"ls -ld {source}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            marker.unlink()
 
 
 def settle(state: Path) -> tuple[str, ...]:
@@ -243,17 +239,32 @@ def _copied(ours: Shelf, beside: str, folder: int) -> Copying:
     return copying
 
 
-def _want(source: Path, state: Path) -> Path:
-    """Let whoever copies hear that a switch waits."""
-    marker = state / "snapshots" / name_of(source) / WANTED
-    with contextlib.suppress(OSError):
-        marker.touch(mode=0o600)
-    return marker
+@contextlib.contextmanager
+def _wanting(source: Path, state: Path) -> Iterator[None]:
+    """Let whoever copies hear that a switch waits: by a lock, which the kernel takes back from whoever is killed."""
+    folder = state / "snapshots" / name_of(source)
+    try:
+        marker = os.open(folder / WANTED, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError:  # no snapshot was ever taken, which is told elsewhere
+        yield
+        return
+    try:
+        fcntl.flock(marker, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(marker)
 
 
 def _wanted(ours: Shelf) -> bool:
-    """Whether a switch waits; a mark that was left behind by a kill counts for a minute."""
+    """Whether a switch waits."""
     try:
-        return time.time() - os.stat(WANTED, dir_fd=ours.descriptor).st_mtime < WANTED_S
+        marker = os.open(WANTED, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=ours.descriptor)
     except OSError:
         return False
+    try:
+        fcntl.flock(marker, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return True
+    finally:
+        os.close(marker)
+    return False
