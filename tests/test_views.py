@@ -489,3 +489,22 @@ def test_every_public_view_has_a_docstring():
     """A name that other stages call says what it is."""
     assert all(value.__doc__ for name, value in vars(report).items() if name.startswith(("render_", "print_")))
     assert Pulse.__doc__
+
+
+def test_what_is_done_about_an_incident_stands_beside_it():
+    """The table says how far recovery is with an incident: the attempt, the probation, whether it held."""
+    incident = samples.oom_cgroup()
+    board = Board()
+    for event in samples.night():
+        board.apply(event)
+    told = {"at_ns": incident.at_ns, "incident": incident.incident, "agent": incident.agent}
+    act = {"remedy": "restart", "attempt": 1}
+    steps = [
+        (RemedyStarted(**told, **act, act="restart it", because="it died"), "restart, attempt 1"),
+        (RemedyFinished(**told, **act, outcome="failed", says="no such unit", took_ms=1.0), "restart failed: no such unit"),
+        (RemedyFinished(**told, remedy="validate", attempt=2, outcome="done", says="200 OK", took_ms=1.0), "on probation"),
+        (IncidentClosed(**told, outcome="restarted at 03:16; stable since", held=True), "held: restarted at 03:16"),
+    ]
+    for event, words in steps:
+        board.apply(event)
+        assert words in " ".join(render_table(board, 100).split())
