@@ -622,7 +622,8 @@ def test_a_ledger_that_is_moved_away_is_begun_anew(tmp_path):
     """A running writer whose folder was taken away begins another chain, and says that the old one went."""
     state = tmp_path / "state"
     ledger = Ledger(state, anchored(tmp_path))
-    ledger.append(lines(1)[0], durable=True)
+    ledger.append(lines(1)[0])
+    assert wait_for((tmp_path / "anchors").exists)
     shutil.move(state / FOLDER, tmp_path / "taken")
     ledger.append(lines(1)[0])
     ledger.close()

@@ -9,18 +9,20 @@ import os
 import pwd
 import socket
 import stat
-import subprocess
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from agentscope.commands import NOBODY, Identity, gid_of, run_command
 from agentscope.errors import BadInput, CannotWrite
 from agentscope.ledger.places import write_whole
 from agentscope.ledger.seals import Head
 from agentscope.ledger.settings import Settings
+
+if TYPE_CHECKING:
+    from agentscope.commands import Identity
 
 JOURNAL = Path("/run/systemd/journal/socket")
 MESSAGE_ID = "5b1d3c0f6e5a4b6c9a2f7d8e4c1b0a93"  # ours, for `journalctl MESSAGE_ID=...` (systemd.journal-fields(7))
@@ -88,6 +90,8 @@ def to_file(path: str, statement: bytes) -> None:
 
 def to_command(settings: Settings, statement: bytes) -> None:
     """Run the command of the config, without root's rights."""
+    from agentscope.commands import run_command
+
     ran = run_command(settings.command, identity_of(settings), {"AGENTSCOPE_LEDGER_HEAD": statement.decode().strip()}, SEND_S)
     if ran.status is None:
         raise ValueError(
@@ -98,12 +102,14 @@ def to_command(settings: Settings, statement: bytes) -> None:
         raise ValueError(f"{settings.command[0]} ended with {ran.status}{f': {words[-1][:200]}' if words else ''}")
 
 
-def identity_of(settings: Settings) -> Identity | None:
+def identity_of(settings: Settings) -> "Identity | None":
     """Who runs the command: see `Settings`.
 
     Raises:
         ValueError: there is no such user.
     """
+    from agentscope.commands import NOBODY, Identity, gid_of
+
     if os.geteuid() != 0:
         return None
     if settings.user is not None:
@@ -154,6 +160,8 @@ def from_journal() -> list[tuple[str, Head]]:
     Raises:
         BadInput: the journal cannot be asked.
     """
+    import subprocess
+
     command = ["journalctl", "--output=json", "--all", "--quiet", "--no-pager", "--reverse", f"--lines={ENTRIES_READ}"]
     command += [f"MESSAGE_ID={MESSAGE_ID}", f"_UID={os.geteuid()}"]
     try:

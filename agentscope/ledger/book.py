@@ -1,6 +1,5 @@
 """The ledger as the rest of agentscope knows it: append a line, read lines back."""
 
-import asyncio
 import atexit
 import os
 from collections.abc import Iterator
@@ -75,6 +74,8 @@ class Ledger:
         Raises:
             CannotWrite, ValueError: as for `append`.
         """
+        import asyncio
+
         await asyncio.to_thread(self.append, line, durable=True)
 
     def close(self, within_s: float = CLOSE_S) -> None:

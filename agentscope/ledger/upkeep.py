@@ -21,7 +21,9 @@ from agentscope.ledger.retention import LOCK_S, retire, rotate
 from agentscope.ledger.seals import Head
 from agentscope.ledger.settings import Settings
 
-HEAD_S = 1.0  # at least this often under load; at once when there is nothing else to do
+HEAD_S = (
+    0.25  # from a sync to its head: one head for all that comes meanwhile, and an intent that comes then does not wait for it
+)
 RETRY_S = 30.0
 
 
@@ -37,8 +39,8 @@ class Upkeep:
         self.written = self.synced = 0  # appends of this process, counted
         self.failed_upto, self.failure = 0, ""
         self.head: Head | None = None
-        self.head_at = 0.0
-        self.end: End | None = None  # what is to be signed next
+        self.end: End | None = None  # what is to be signed next, and
+        self.end_since = 0.0
         self.anchored_seq = 0
         self.unanchored_since = 0.0
         self.sending: threading.Thread | None = None
@@ -96,23 +98,24 @@ class Upkeep:
     def round(self, ticket: int, *, closing: bool) -> None:
         """Everything that is due once all up to this ticket is on disk."""
         self.sync(ticket)
-        idle = closing or self.written == ticket
-        self.attempt("head", lambda: self.keep_head(at_once=idle), now=closing)
+        self.attempt("head", lambda: self.keep_head(at_once=closing), now=closing)
         self.attempt("rotation", lambda: rotate(self.appender, self.settings))
         self.attempt("anchor", lambda: self.anchor(at_once=closing))
         self.attempt("telling", self.tell)
-        self.attempt("head", lambda: self.keep_head(at_once=idle), now=closing)
+        if closing:  # for what was told just now
+            self.attempt("head", lambda: self.keep_head(at_once=True), now=True)
 
     def rest_s(self) -> float | None:
         """How long there is nothing to do, if nothing is written."""
         waits = []
         if self.end is not None:
-            waits.append(HEAD_S)
+            failed = self.faults.get("head")
+            waits.append((self.end_since + HEAD_S if failed is None else failed[1]) - time.monotonic())
         if self.head is not None and self.head.seq > self.anchored_seq and self.head.anchor != "none":
             waits.append(max(self.unanchored_since + self.settings.within_s, self.retry_at) - time.monotonic())
         if self.appender.losses.pending:
             waits.append(RETRY_S)
-        return max(0.05, min(waits)) if waits else None
+        return max(0.01, min(waits)) if waits else None
 
     def attempt(self, name: str, step: Callable[[], None], *, now: bool = False) -> None:
         """One step; what fails is said once, until it works again, and is not tried again at once."""
@@ -136,7 +139,14 @@ class Upkeep:
         if self.appender.losses.pending:
             with suppress(OSError, CannotWrite):
                 self.appender.write(None, LOCK_S)
-                self.end = self.appender.synced()
+                self.confirmed()
+
+    def confirmed(self) -> None:
+        """Sync; the chain's end as it is now is to be signed."""
+        end = self.appender.synced()
+        if end is not None:
+            self.end_since = self.end_since if self.end is not None else time.monotonic()
+            self.end = end
 
     def sync(self, ticket: int) -> None:
         """Have the disk confirm everything that was written up to now."""
@@ -144,7 +154,7 @@ class Upkeep:
             return
         why = ""
         try:
-            self.end = self.appender.synced() or self.end
+            self.confirmed()
         except OSError as error:  # fsync(2): what failed once is not tried again by the kernel, so it counts as lost
             why = f"the disk did not confirm: {error.strerror or error}"
             self.appender.losses.note(LEDGER, 1, why)
@@ -157,7 +167,7 @@ class Upkeep:
     def keep_head(self, *, at_once: bool) -> None:
         """Sign the chain's end, which is on disk by now. A head never goes back, whoever of several writers is late."""
         end, state = self.end, self.appender.state
-        if end is None or (not at_once and time.monotonic() - self.head_at < HEAD_S):
+        if end is None or (not at_once and time.monotonic() - self.end_since < HEAD_S):
             return
         with self.appender.signing(end, LOCK_S) as folder:
             kept = None if folder is None else seals.kept_head(folder)
@@ -167,7 +177,7 @@ class Upkeep:
                     raise CannotWrite("cannot sign the ledger: its public key is missing", str(state / keys.PUBLIC))
                 kept = seals.sealed(seals.head_of(state, end.link, end.number, self.appender.anchor, public), state)
                 replace(HEAD, seals.line_of(kept), folder)
-        self.end, self.head_at = None, time.monotonic()
+        self.end = None
         if kept is None:
             return
         if self.head is not None and self.head.chain != kept.chain:
@@ -186,6 +196,8 @@ class Upkeep:
         due = head.seq - self.anchored_seq >= self.settings.every or now - self.unanchored_since >= self.settings.within_s
         if not (at_once or (due and now >= self.retry_at)):
             return
+        if at_once and self.sending is not None:
+            self.sending.join(anchors.SEND_S)
         if self.sending is None or not self.sending.is_alive():
             self.sending = threading.Thread(target=self.send, args=(head,), name="anchor", daemon=True)
             self.sending.start()
