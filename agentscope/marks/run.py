@@ -45,6 +45,7 @@ class Run:
     paths: frozenset[str] = frozenset()
     next_ns: int = 0
     pending: Future[None] | None = None
+    copying: Future[None] | None = None
     ended_ns: int | None = None
     known: Future[None] | None = None
 

@@ -31,6 +31,7 @@ class Recovery:
     ) -> None:
         self.pipeline = pipeline
         self.keepers: dict[str, Keeper] = {}
+        self.owner_uid = config.owner_uid
         for label, entry in config.agents.items():
             if entry.recovery is not None:
                 around = Surroundings(pipeline=pipeline, state=state, owner_uid=config.owner_uid, take=take)
@@ -38,6 +39,8 @@ class Recovery:
         if self.keepers:
             pipeline.hears.append(self.hear)
             pipeline.closes = self.closes
+            if pipeline.marks is not None:
+                pipeline.marks.snapshot_of = self.snapshot_of
 
     def start(self, *, resume: bool = True) -> None:
         """Begin to act. With `resume` what is still open in the ledger goes on; without, only what was done before is counted."""
@@ -91,6 +94,13 @@ class Recovery:
         """Whether an incident of this agent is still at work."""
         keeper = self.keepers.get(label)
         return keeper is not None and keeper.chain is not None
+
+    def snapshot_of(self, agent: Agent) -> tuple[str, int] | None:
+        """The folder that is copied while this agent is well, and whose the config is."""
+        keeper = self.keepers.get(agent.name)
+        if keeper is None or keeper.policy.snapshot is None or keeper.policy.dry_run:
+            return None
+        return keeper.policy.snapshot, self.owner_uid
 
     async def finish(self, within_s: float) -> None:
         """We are asked to end: an act that is under way may come to its end, but no other begins. What is open goes on when we are back."""
