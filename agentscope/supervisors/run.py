@@ -10,6 +10,7 @@ import contextlib
 import os
 import signal
 import termios
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -20,12 +21,13 @@ from agentscope.policy import Policy
 from agentscope.stopping import stop
 from agentscope.stopping.tree import row_of
 from agentscope.supervisors import Means, Owner, Started
-from agentscope.supervisors._asking import is_new, lives
+from agentscope.supervisors._asking import is_new, is_the_old, lives
 from agentscope.supervisors.command import filled
 
 nearness = 10
 
 TERMINAL = 0  # the child has its terminal, if any, at descriptor 0
+REAPED_S = 2.0  # by when a child that has ended must have been waited for
 PYTHON_IGNORES = {signal.SIGPIPE, signal.SIGXFSZ}  # Python does so itself: not as our caller left them
 
 
@@ -169,6 +171,10 @@ async def restart(owner: Owner, agent: Agent, policy: Policy, words: dict[str, s
     seat = seats.get(owner.name)
     if seat is None:
         return Started(pid=None, why="agentscope run has no such child any more")
+    if policy.restart and os.geteuid() == 0 and means.owner_uid != 0:
+        return Started(
+            pid=None, why=f"root does not run the command of a config of uid {means.owner_uid}. Try: chown root CONFIG"
+        )
     command = filled(policy.restart, words) if policy.restart else seat.launch.command
     if command is None:
         return Started(pid=None, why="the config's restart command has a word in its program's place that is not known")
@@ -181,5 +187,8 @@ async def restart(owner: Owner, agent: Agent, policy: Policy, words: dict[str, s
         )  # fmt: skip
         if lives(agent):
             return Started(pid=None, why=f"the old instance still runs, so no other was started: {stopped.says}")
+        until = time.monotonic() + REAPED_S
+        while is_the_old(agent, agent.pid) and row_of(agent.pid) is not None and time.monotonic() < until:  # noqa: ASYNC110 - what is waited for is the kernel's
+            await asyncio.sleep(0.01)  # its end is heard by this same loop
         restore_terminal(seat.launch)
         return await seat.start(command)

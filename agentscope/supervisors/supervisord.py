@@ -100,6 +100,7 @@ class Attempt:
         self.began = time.monotonic()
         self.deadline = self.began + NOTICED_S
         self.exited: float | None = None
+        self.patience_s = EXITED_S if owner.restarts else 0.0
         self.stopped = False
         self.asked = ""
         self.ended = ""
@@ -133,7 +134,9 @@ class Attempt:
         if state == "STOPPED" and not self.stopped:
             return Started(pid=None, why=f"{self.name} was stopped: supervisord says STOPPED", stopped=True)
         self.exited = (self.exited or time.monotonic()) if state == "EXITED" else None
-        given_up = state in {"FATAL", "STOPPED"} or (self.exited is not None and time.monotonic() - self.exited > EXITED_S)
+        given_up = state in {"FATAL", "STOPPED"} or (
+            self.exited is not None and time.monotonic() - self.exited >= self.patience_s
+        )
         if not given_up:
             return None
         if self.asked:

@@ -1,11 +1,13 @@
 """Bringing an agent back through whoever owns it: real supervisors, real ends, and never two instances."""
 
+import fcntl
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
+import termios
 import threading
 import time
 from collections.abc import Iterator
@@ -790,3 +792,104 @@ class TestPodman:
         came = podman.act(pid, json.dumps([*podman.client(), "stop", "-t", "1", "steady"]))
         assert came["stopped"] is True
         assert podman.starts("steady") == 1
+
+
+class Run:
+    """One `agentscope run` on a terminal of its own."""
+
+    def __init__(self, folder: Path, *act: str, restart: str = "", name: str = "screen", options: tuple[str, ...] = ()) -> None:
+        self.log = folder / "noted"
+        config = folder / "agentscope.toml"
+        config.write_text(
+            f'[agent.{name}]\nmatch = {{ name = "screen.py" }}\n[agent.{name}.recovery]\n{restart}\n'
+            'validate = "500ms"\nprobation = "500ms"\nbackoff = "100ms"\ngrace = "1s"\n'
+            'ladder = { crash = ["restart"], hang = ["restart"], killed = ["restart"], exit = [] }\n'
+        )
+        self.ours, theirs = os.openpty()
+        command = [
+            str(AGENTSCOPE),
+            "run",
+            "--name",
+            name,
+            "--config",
+            str(config),
+            "--state-dir",
+            str(folder / "state"),
+            *options,
+            "--",
+        ]
+        self.process = subprocess.Popen(
+            [*command, str(PYTHON), str(PLACE / "screen.py"), str(self.log), *act],
+            stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env={**os.environ, "SCREEN_WORD": "a b"},
+            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),  # noqa: PLW1509 - it takes no lock
+        )  # fmt: skip
+        os.close(theirs)
+        self.said = b""
+        self.reader = threading.Thread(target=self.read, daemon=True)
+        self.reader.start()
+
+    def read(self) -> None:
+        """Keep what comes on the terminal."""
+        while True:
+            try:
+                self.said += os.read(self.ours, 4096)
+            except OSError:
+                return
+
+    def noted(self) -> list[dict[str, Any]]:
+        """How each instance was started."""
+        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
+
+    def wait(self) -> int:
+        """Its exit status."""
+        try:
+            return self.process.wait(45)
+        finally:
+            self.process.kill()
+            os.close(self.ours)
+
+
+@pytest.mark.live
+class TestRun:
+    """The child of `agentscope run` is started again by its parent, as it was the first time."""
+
+    def test_a_crash_on_a_terminal(self, tmp_path: Path, root: None) -> None:
+        """The second instance has the same command, folder, environment, signals and terminal, which is no longer raw; its status is ours."""
+        run = Run(tmp_path, "crash")
+        status = run.wait()
+        first, second = run.noted()
+        differing = {key for key in first if first[key] != second[key]}
+        assert differing == {"pid"}, (first, second)
+        assert first["terminal"]
+        assert first["echo"]
+        assert first["foreground"]
+        assert second["open"] == []
+        assert status == 7, run.said[-2000:]
+
+    def test_a_resume_command_in_the_same_terminal(self, tmp_path: Path, root: None) -> None:
+        """The policy's command takes the place of the first one; what is not known is left out of it."""
+        words = [str(PYTHON), str(PLACE / "screen.py"), str(tmp_path / "noted"), "again", "--resume", "{session}"]
+        run = Run(tmp_path, "crash", restart=f"restart = {json.dumps(words)}")
+        assert run.wait() == 7
+        first, second = run.noted()
+        assert second["argv"] == [str(tmp_path / "noted"), "again"]
+        assert (second["terminal"], second["echo"], second["ppid"]) == (True, True, first["ppid"])
+
+    def test_a_hang_on_a_terminal(self, tmp_path: Path, root: None) -> None:
+        """A child that was stopped, and ignores SIGTERM, is killed, and one new instance takes its terminal."""
+        run = Run(tmp_path, "stop", options=("--hang-after", "3"))
+        assert run.wait() == 7
+        first, second = run.noted()
+        assert is_gone(first["pid"])
+        assert (second["terminal"], second["echo"], second["foreground"]) == (True, True, True)
+
+    def test_what_a_dead_child_left_behind_is_ended_first(self, tmp_path: Path, root: None) -> None:
+        """A listener that the crashed child had put into another session is gone when the next one starts."""
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        run = Run(tmp_path, "child", str(port))
+        assert run.wait() == 7
+        assert len(run.noted()) == 2
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
