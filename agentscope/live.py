@@ -124,6 +124,8 @@ class Live:
                 degraded=(*self.engine.degraded, *degraded),
             )
         )
+        if self.pipeline.ledger is not None:
+            self.pipeline.ledger.prepare()
         for because, family in families:
             self.adopt(family, because, at_ns=now_ns())
         loop = asyncio.get_running_loop()

@@ -62,7 +62,8 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, te
         sys.stderr.write(f"agentscope: watching with less evidence: {error}\n")
     launch = seats.remember(command)
     held = seats.start_held(launch, command, refusal)
-    pipeline = Pipeline(ignore, engine, Ledger(terms.state, wanted.ledger))
+    ledger = Ledger(terms.state, wanted.ledger)
+    pipeline = Pipeline(ignore, engine, ledger)
     agents = {} if entry is None else {label: entry}
     running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid), terms)
     try:
@@ -70,6 +71,7 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, te
     finally:
         if engine is not None:
             engine.close()
+        ledger.close()  # here, for whoever ends by a signal runs nothing at exit
     return end_like(status)
 
 

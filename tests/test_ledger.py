@@ -367,6 +367,37 @@ def test_a_write_that_ends_in_the_middle_leaves_nothing(tmp_path):
     is_whole(state)
 
 
+def test_preparing_does_what_a_first_append_would(tmp_path):
+    """A writer that prepares has the key, the folder and the head before there is a record, and signs and anchors what a crash left."""
+    state = tmp_path / "state"
+    ledger = Ledger(state, anchored(tmp_path))
+    ledger.prepare()
+    assert wait_for((state / FOLDER / "append.lock").exists)
+    ledger.close()
+    assert is_whole(state).records == 0
+    settings = kept(state, 3)
+    head = (state / FOLDER / "head.json").read_bytes()
+    kept(state, 2, Settings(anchor="none"))
+    (state / FOLDER / "head.json").write_bytes(head)
+    with segment(state).open("ab") as file:
+        file.write(b"torn")
+    again = Ledger(state, settings)
+    again.prepare()
+    assert wait_for(lambda: [run.last for run in verify(state, settings).anchored] == [6])
+    again.close()
+    assert "a crash tore a line" in is_whole(state, settings).noted[0].says
+
+
+def test_preparing_where_nothing_can_be_written_is_no_error(tmp_path):
+    """Where the ledger cannot be, preparing is silent, and the first append says why."""
+    (tmp_path / "file").write_text("")
+    ledger = Ledger(tmp_path / "file")
+    ledger.prepare()
+    with pytest.raises(CannotWrite, match="Not a directory"):
+        ledger.append(lines(1)[0])
+    ledger.close()
+
+
 # --- rotation and retention ---------------------------------------------------------------------------------------------------
 
 

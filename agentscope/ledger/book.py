@@ -16,7 +16,7 @@ from agentscope.model import IncidentOpened
 from agentscope.record import Envelope, read_lines
 
 DEFAULT_STATE_DIR = Path("/var/lib/agentscope")
-LOCK_S = 0.5  # how long an append from the event loop may wait for another process, which holds the lock for 0.1 ms
+LOCK_S = 1.0  # how long an append from the event loop may wait for others, who hold the lock for 0.1 ms, or once make a key
 DURABLE_S = 10.0
 CLOSE_S = 3.0
 
@@ -61,12 +61,18 @@ class Ledger:
         except CannotWrite as error:
             self.appender.losses.add(error.why or error.what)
             raise
-        if not self.at_exit:
-            self.at_exit = True
-            atexit.register(self.close)
+        self.close_at_exit()
         ticket = self.upkeep.appended()
         if durable:
             self.upkeep.wait(ticket, DURABLE_S)
+
+    def prepare(self) -> None:
+        """Do beside the loop what the first append would do: make the keys, look where the chain ends, sign and anchor up to there.
+
+        Returns at once. For whoever is going to write: it creates the folder. What fails is told by the first append.
+        """
+        self.close_at_exit()
+        self.upkeep.prepare()
 
     async def append_durably(self, line: bytes) -> None:
         """Append one line and have the disk confirm it, beside the event loop: for an intent, before the act.
@@ -85,6 +91,12 @@ class Ledger:
             atexit.unregister(self.close)
             if self.upkeep.close(within_s):
                 self.appender.close()
+
+    def close_at_exit(self) -> None:
+        """Whoever writes closes, by himself or at the end."""
+        if not self.at_exit:
+            self.at_exit = True
+            atexit.register(self.close)
 
     def files(self) -> list[str]:
         """The names of the files that hold records, oldest first: those from before the chain, then the segments."""

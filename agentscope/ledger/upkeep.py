@@ -51,12 +51,21 @@ class Upkeep:
         """A record was written: to be synced. Returns its ticket for `wait`."""
         with self.changed:
             self.written += 1
-            if self.thread is None or not self.thread.is_alive():
-                self.closing = False
-                self.thread = threading.Thread(target=self.run, name="ledger", daemon=True)
-                self.thread.start()
+            self.begin()
             self.changed.notify_all()
             return self.written
+
+    def prepare(self) -> None:
+        """Look where the chain ends before there is anything to append."""
+        with self.changed:
+            self.begin()
+
+    def begin(self) -> None:
+        """Start the thread where there is none."""
+        if self.thread is None or not self.thread.is_alive():
+            self.closing = False
+            self.thread = threading.Thread(target=self.run, name="ledger", daemon=True)
+            self.thread.start()
 
     def wait(self, ticket: int, within_s: float) -> None:
         """Until this record is on disk.
@@ -85,6 +94,7 @@ class Upkeep:
 
     def run(self) -> None:
         """Until closed, and then once more."""
+        self.attempt("beginning", self.look)
         self.attempt("retention", lambda: retire(self.appender, self.settings))
         while True:
             with self.changed:
@@ -133,6 +143,12 @@ class Upkeep:
             self.faults[name] = (why, time.monotonic() + RETRY_S)
         else:
             self.faults.pop(name, None)
+
+    def look(self) -> None:
+        """Find the chain's end, or begin it; what a writer before us left unsigned is signed."""
+        with self.appender.held(LOCK_S):
+            pass
+        self.confirmed()
 
     def tell(self) -> None:
         """Put what is to be told on record without waiting for the next event; where there is no room, later."""
