@@ -80,7 +80,7 @@ async def restart(owner: Owner, agent: Agent, policy: Policy, words: dict[str, s
         return Started(pid=None, why=f"the old instance still runs, so no other was started: {stopped.says}")
     output = Output(means.state, agent.name)
     try:
-        run = await asyncio.to_thread(launch, command, rights, output.file)
+        run = await asyncio.to_thread(launch, command, rights, output.file, fresh=words.get("fresh") is not None)
         if isinstance(run, str):
             return Started(pid=None, why=run)
         found = await Watch(run, owner, agent, policy.hook_s).run()
@@ -193,13 +193,15 @@ class Output:
         return ""
 
 
-def launch(command: tuple[str, ...], rights: Identity | None, output: FileIO) -> "subprocess.Popen[bytes] | str":
-    """Start it; the reason where it cannot be."""
+def launch(
+    command: tuple[str, ...], rights: Identity | None, output: FileIO, *, fresh: bool = False
+) -> "subprocess.Popen[bytes] | str":
+    """Start it, with AGENTSCOPE_FRESH=1 where it is to take up nothing of the old one; the reason where it cannot be."""
     as_whom = {} if rights is None else {"user": rights.uid, "group": rights.gid, "extra_groups": rights.groups}
     try:
         run = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True, cwd="/", umask=0o022,
-            env=environment_of(rights), **as_whom,
+            env=environment_of(rights) | ({"AGENTSCOPE_FRESH": "1"} if fresh else {}), **as_whom,
         )  # type: ignore[call-overload] # fmt: skip # the three are spelled as one mapping
     except (OSError, ValueError) as error:
         return f"{plain(command[0], 100)} cannot be started: {getattr(error, 'strerror', None) or error}"

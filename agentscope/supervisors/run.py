@@ -191,4 +191,7 @@ async def restart(owner: Owner, agent: Agent, policy: Policy, words: dict[str, s
         while is_the_old(agent, agent.pid) and row_of(agent.pid) is not None and time.monotonic() < until:  # noqa: ASYNC110 - what is waited for is the kernel's
             await asyncio.sleep(0.01)  # its end is heard by this same loop
         restore_terminal(seat.launch)
+        seat.launch.environment.pop("AGENTSCOPE_FRESH", None)
+        if words.get("fresh") is not None:
+            seat.launch.environment["AGENTSCOPE_FRESH"] = "1"  # it is to take up nothing of the old one
         return await seat.start(command)

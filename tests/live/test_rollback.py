@@ -360,7 +360,7 @@ def test_a_fresh_start(tmp_path):
     (state / "memory").write_text("poisoned")
     out = tmp_path / "out"
     script = tmp_path / "start"
-    script.write_text(f'#!/bin/sh\necho "$# $*" > {out}; ls {tmp_path} >> {out}\n')
+    script.write_text(f'#!/bin/sh\necho "$# $* $AGENTSCOPE_FRESH" > {out}; ls {tmp_path} >> {out}\n')
     script.chmod(0o755)
     tmp_path.chmod(0o755)
     given = order(tmp_path, uid=0, restart=(str(script), "--resume", "{session}"), fresh=(str(state), str(tmp_path / "none")))
@@ -372,5 +372,5 @@ def test_a_fresh_start(tmp_path):
     assert f"{state} is now {kept}" in done.says
     assert f"{tmp_path / 'none'} is not there" in done.says
     told = out.read_text().splitlines()
-    assert told[0].strip() == "0"
+    assert told[0].split() == ["0", "1"]
     assert "session" not in told
