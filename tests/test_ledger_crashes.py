@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -56,6 +57,33 @@ def test_a_crash_at_every_step(tmp_path, scenario):
     )
     assert told.returncode == 0, told.stderr[-3000:]
     assert int(told.stdout) > 30
+
+
+def test_a_ledger_that_is_written_can_be_verified(tmp_path):
+    """While a writer appends, rotates, removes, signs and anchors as fast as it can, every verification finds the ledger whole."""
+    state = tmp_path / "state"
+    writer = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            WRITER.replace("segment_bytes=100_000", "segment_bytes=20_000, keep_bytes=100_000"),
+            str(state),
+            "x",
+        ],
+        stdout=subprocess.PIPE,
+    )
+    assert writer.stdout is not None
+    reader = threading.Thread(target=writer.stdout.read, daemon=True)
+    writer.stdout.readline()
+    reader.start()
+    settings, ends = anchored(tmp_path), time.monotonic() + 4
+    try:
+        seen = {is_whole(state, settings).last for _ in iter(lambda: time.monotonic() < ends, False)}
+    finally:
+        writer.kill()
+        writer.wait()
+    assert len(seen) > 5
+    assert is_whole(state, settings).retired
 
 
 WRITER = """

@@ -77,7 +77,7 @@ def render_story(story: Story, *, width: int, color: bool) -> str:
     """`agentscope show`: the report, and what was done."""
     from agentscope.views.report import render_report
 
-    report = render_report(story.opened, width=width, color=color, when_ns=story.wall_ns, details=True)
+    report = render_report(story.opened, width=width, color=color, when_ns=story.wall_ns)
     done = done_lines(story)
     if not done:
         return f"{report}\nNothing was done about it.\n"

@@ -10,6 +10,9 @@ from agentscope.views.wording import count_of
 
 PROBLEMS_SHOWN = 10
 NOTED_SHOWN = 10
+NO_ANCHOR = (
+    'no anchor was found, so root could have changed them; in agentscope.toml: [ledger] anchor = "journal" or another place'
+)
 
 
 def render_verified(found: Verified, width: int) -> str:
@@ -24,7 +27,7 @@ def render_verified(found: Verified, width: int) -> str:
     when = f", the last at {found.last_anchor}" if found.last_anchor else ""
     parts = [
         ("anchored", found.anchored, f"{count_of(found.anchors, 'anchor')} ({safe(where, 200)}){when}"),
-        ("signed only", found.signed, "since the last anchor"),
+        ("signed only", found.signed, "since the last anchor" if found.anchors else NO_ANCHOR),
         ("neither", found.unsigned, "since the last signature, or parted from it by a break"),
     ]
     if found.records:
