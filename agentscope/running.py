@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from agentscope.sources import Engine
 
 BECOMES_S = 0.02  # a child that was let go is its command by then, and can be looked at
-JUDGED_S = 2.0  # how long an end may take to be judged: wrappers are waited for
+JUDGED_S = 5.0  # how long an end may take to be judged: wrappers are waited for
 LOOK_S = 0.02
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,6 +224,88 @@ def test_incidents_and_show_tell_what_was_done(stage):
         assert "1. restart: " in said
         assert "well after" in said
         assert "It held: restarted at" in said
+
+
+DIES_ONCE = """
+import pathlib, sys, time
+lives = pathlib.Path(sys.argv[1])
+count = len(lives.read_text()) if lives.exists() else 0
+lives.write_text("x" * (count + 1))
+print("life", count + 1, sys.stdin.readline().strip(), flush=True)
+time.sleep(0.5)
+if count < int(sys.argv[2]):
+    raise KeyError("once")
+time.sleep(1)
+"""
+
+
+@pytest.mark.parametrize("engine", ["core", "none"])
+def test_run_brings_its_child_back(tmp_path, engine):
+    """A child that dies is started again in its place, with the same input and output; we end as the last one ended."""
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    tmp_path.chmod(0o755)
+    front = [] if engine == "core" else ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    if engine == "none":
+        os.chown(tmp_path, 65534, 65534)
+        tmp_path.parent.chmod(0o755)
+        tmp_path.parent.parent.chmod(0o755)
+    done = subprocess.run(
+        [*front, AGENTSCOPE, "run", "--recover", "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "1"],
+        input="one\ntwo\n", capture_output=True, text=True, check=False, timeout=60, cwd="/",
+    )  # fmt: skip
+    said = done.stdout.splitlines()
+    assert said[0] == "life 1 one"
+    assert said[1].startswith("life 2"), done.stderr  # what the first one had read ahead is gone with it
+    assert "(attempt 1)" in done.stderr
+    assert done.returncode == 0
+    assert lives.read_text() == "xx"
+
+
+def test_run_without_recovery_starts_nothing_again(tmp_path):
+    """Nothing is ever restarted by default."""
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    done = subprocess.run(
+        [AGENTSCOPE, "run", "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "9"],
+        input="", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert lives.read_text() == "x"
+
+
+def test_run_that_gives_up_ends_as_its_child_did(tmp_path):
+    """A child that always dies is started as often as the limit says, and then we end with its status."""
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    done = subprocess.run(
+        [AGENTSCOPE, "run", "--recover", "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "9"],
+        input="", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert lives.read_text() == "xxxx"
+    assert "given up" in done.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_between_two_children_ends_it(tmp_path, number):
+    """While it waits to start the next one, Ctrl-C and SIGTERM are for agentscope itself: it ends at once, and starts nothing more."""
+    config = tmp_path / "agentscope.toml"
+    config.write_text('[agent.job]\nmatch = { name = "job" }\n[agent.job.recovery]\nbackoff = "1h"\nbackoff-limit = "1h"\n')
+    config.chmod(0o600)
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    process = subprocess.Popen(
+        [AGENTSCOPE, "run", "--config", config, "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "9"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    assert wait_for(lambda: lives.exists() and lives.read_text() == "xx"), (process.poll(), process.stderr.read1())
+    time.sleep(3)
+    assert process.poll() is None
+    process.send_signal(number)
+    assert process.wait(10) == 1
+    process.stderr.close()
+    assert lives.read_text() == "xx"
 
 
 MOMENTS = 20  # more than there are: the last ones pass without a kill
