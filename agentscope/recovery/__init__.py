@@ -6,7 +6,9 @@ whoever continues after us, be it ourselves after a kill, folds it and goes on.
 """
 
 import asyncio
+import contextlib
 import datetime as dt
+import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -32,6 +34,7 @@ class Recovery:
         self.pipeline = pipeline
         self.keepers: dict[str, Keeper] = {}
         self.owner_uid = config.owner_uid
+        self.state = state
         for label, entry in config.agents.items():
             if entry.recovery is not None:
                 around = Surroundings(pipeline=pipeline, state=state, owner_uid=config.owner_uid, take=take)
@@ -44,6 +47,8 @@ class Recovery:
 
     def start(self, *, resume: bool = True) -> None:
         """Begin to act. With `resume` what is still open in the ledger goes on; without, only what was done before is counted."""
+        if self.keepers:  # a rollback that a kill interrupted comes to its end, whoever acts next
+            threading.Thread(target=self.settle, daemon=True, name="settle").start()
         lines = list(self.lines(self.keepers.keys()))
         for label, keeper in self.keepers.items():
             keeper.start([(event, at_s) for event, at_s in lines if event.agent.name == label], resume=resume)
@@ -94,6 +99,13 @@ class Recovery:
         """Whether an incident of this agent is still at work."""
         keeper = self.keepers.get(label)
         return keeper is not None and keeper.chain is not None
+
+    def settle(self) -> None:
+        """Finish or clear away switches to a snapshot that were interrupted; what cannot be is tried again at the next one."""
+        from agentscope.snapshots import settle
+
+        with contextlib.suppress(OSError):
+            settle(self.state)
 
     def snapshot_of(self, agent: Agent) -> tuple[str, int] | None:
         """The folder that is copied while this agent is well, and whose the config is."""
