@@ -1,6 +1,6 @@
 """The child of `agentscope run`: we are its parent, so nobody else could start it again with the same terminal.
 
-`session.py` keeps a `Launch` from before it changes anything (`remember`), starts the child with `start_held`, and takes a `Seat` for it
+`running.py` keeps a `Launch` from before it changes anything (`remember`), starts the child with `start_held`, and takes a `Seat` for it
 (`take`), whose `start` makes a new child with the same `start_held`, watches it and lets it go. What the policy's `restart` says is what
 is started in place of the first command: `claude --resume {session}` in the same terminal.
 """
