@@ -83,6 +83,18 @@ def target_options(command: Command) -> Command:
     return shared_options(patience_option(command))
 
 
+def resume_option(command: Command) -> Command:
+    """The option that says whether recovery goes on with what is open in the ledger. It does, unless told otherwise.
+
+    Not to go on would leave an agent dead whose recovery was only interrupted by our own end, or an act without its outcome.
+    """
+    return click.option(
+        "--resume/--no-resume",
+        default=True,
+        help="Go on with recoveries that the ledger still has open [yes].",
+    )(command)
+
+
 def patience_option(command: Command) -> Command:
     """The option that says how patient to be."""
     return click.option(
@@ -134,23 +146,31 @@ def main() -> None:
 
 @main.command()
 @target_options
+@resume_option
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
+def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any) -> int:
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
     from agentscope.session import stream_events
 
     wanted = wanted_of(**targets)
-    return asyncio.run(stream_events(wanted, engine, state_dir, for_s, hang_after))
+    return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
 
 
 @main.command()
 @target_options
+@resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
-def watch(once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, **targets: Any) -> int:
+def watch(  # noqa: PLR0917 - click gives them by name
+    once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any
+) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
     from agentscope.session import print_table, replay_screen, watch_screen
     from agentscope.views.tui import can_show
 
@@ -159,20 +179,38 @@ def watch(once: bool, recording: str | None, state_dir: str | None, engine: str,
         return ExitStatus.HEALTHY
     if recording:
         return replay_screen(recording)
-    return watch_screen(wanted_of(**targets), engine, state_dir, hang_after)
+    return watch_screen(wanted_of(**targets), engine, Terms(hang_after, state_dir_of(state_dir), resume))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@click.option("--name", help="Name of the agent in what is told.")
+@click.option("--name", help="Name of the agent in what is told, and in the config.")
+@click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
+@click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
 @click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
 @patience_option
 @shared_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
-def run(command: tuple[str, ...], name: str | None, engine: str, hang_after: float, state_dir: str | None) -> int:
-    """Start COMMAND, watch it, and explain its end; its input, output and exit status are passed through untouched."""
-    from agentscope.session import run_child
+def run(  # noqa: PLR0917 - click gives them by name
+    command: tuple[str, ...],
+    name: str | None,
+    config: str | None,
+    recover: bool,
+    engine: str,
+    hang_after: float,
+    state_dir: str | None,
+) -> int:
+    """Start COMMAND, watch it, explain its end and bring it back; input, output and exit status are passed through untouched."""
+    from agentscope.config import AgentConfig, Config, read_config
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.live import Terms
+    from agentscope.policy import Policy
+    from agentscope.running import label_of, run_child
 
-    return run_child(command, name, engine, state_dir, hang_after)
+    wanted = read_config(config) if config else Config()
+    if recover and not wanted.agents:
+        usual = AgentConfig(match={}, recovery=Policy())
+        wanted = Config(agents={label_of(command, name): usual}, owner_uid=os.getuid())
+    return run_child(command, name, engine, Terms(hang_after, state_dir_of(state_dir)), wanted)
 
 
 @main.command()
@@ -285,6 +323,69 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
         write_out(render_doctor(found, width=width_of(sys.stdout), color=wants_color(sys.stdout)))
     engine = next(check for check in found if check.name == "engine core")
     return ExitStatus.HEALTHY if engine.ok else ExitStatus.UNAVAILABLE
+
+
+@main.command()
+@click.option("--since", metavar="DURATION", help="Only what happened in the last 30m, 24h or 7d.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them."
+)
+@shared_options
+def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
+    """List the incidents on record, newest first, with what was done and whether it held."""
+    from agentscope.history import list_incidents, since_ns_of
+    from agentscope.ledger import Ledger
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.views.report import width_of
+
+    since_ns = None if since is None else since_ns_of(since)
+    write_out(list_incidents(Ledger(state_dir_of(state_dir)), since_ns, as_json=as_json, width=width_of(sys.stdout)))
+    return ExitStatus.HEALTHY
+
+
+@main.command()
+@click.argument("incident", metavar="ID")
+@click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
+@shared_options
+def show(incident: str, as_json: bool, state_dir: str | None) -> int:
+    """Show one incident on record: its report, what was done, and whether it held. The beginning of its ID is enough."""
+    from agentscope.history import show_incident
+    from agentscope.ledger import Ledger
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.views.report import wants_color, width_of
+
+    ledger = Ledger(state_dir_of(state_dir))
+    width, color = width_of(sys.stdout), wants_color(sys.stdout)
+    write_out(show_incident(ledger, incident, as_json=as_json, width=width, color=color))
+    return ExitStatus.HEALTHY
+
+
+@main.group()
+def ledger() -> None:
+    """The record of incidents and of what was done: is it whole?"""
+
+
+@ledger.command()
+@click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
+@click.option("--config", metavar="FILE", help="Look for anchors where the [ledger] table of this file puts them, too.")
+@click.option("--anchors", metavar="FILE", help="Compare with these anchored heads, one a line, too.")
+@shared_options
+def verify(as_json: bool, config: str | None, anchors: str | None, state_dir: str | None) -> int:
+    """Check that nothing in the ledger is missing or changed. Exit status 0 only if that is so, else 10."""
+    from pathlib import Path
+
+    import msgspec
+
+    from agentscope.config import read_config
+    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.ledger.verifying import verify as verify_ledger
+    from agentscope.views.report import width_of
+    from agentscope.views.verified import render_verified
+
+    settings = read_config(config).ledger if config else None
+    found = verify_ledger(state_dir_of(state_dir), settings, Path(anchors) if anchors else None)
+    write_out(json.dumps(msgspec.to_builtins(found)) + "\n" if as_json else render_verified(found, width_of(sys.stdout)))
+    return ExitStatus.HEALTHY if found.whole else ExitStatus.FAULT_FOUND
 
 
 @main.command(hidden=True)

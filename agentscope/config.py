@@ -4,7 +4,6 @@ Read as root, so it must be owned by root or by the caller, and writable by nobo
 """
 
 import os
-import re
 import stat
 from pathlib import Path
 from typing import Any, Literal
@@ -13,19 +12,19 @@ from urllib.parse import urlsplit
 import msgspec
 
 from agentscope.agents import Target
+from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
+from agentscope.ledger.settings import Settings, read_settings
 from agentscope.model import Value
+from agentscope.policy import Policy, read_policy
 
 SIZE_LIMIT_BYTES = 1 << 20
 MATCH_KINDS = ("unit", "pid", "name", "command", "cgroup", "user")
 SOCKET_PATH_LIMIT = 107  # bytes; sun_path has 108 with its end (unix(7))
-DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,9})?) ?(ms|s|m|h)")
-SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 HEALTH_HINT = 'health = "http://127.0.0.1:8080/health", "tcp:127.0.0.1:6379", "unix:/run/agent.sock" or { exec = ["/usr/local/bin/check"] }'
 TABLE_HINT = 'health = { url = "http://127.0.0.1:8080/health", timeout = "500ms", interval = "2s", strikes = 3 }'
 PROGRESS_HINT = 'progress = { within = "30s", signal = "io" }'
 FILE_HINT = 'progress = { within = "30s", signal = "heartbeat-file", path = "/run/agent/heartbeat" }'
-DURATION_HINT = '"500ms", "30s" or "2m"'
 
 
 class HealthConfig(Value, frozen=True):
@@ -48,14 +47,17 @@ class ProgressConfig(Value, frozen=True):
 
 
 class AgentConfig(Value, frozen=True):
-    """One `[agent.NAME]` table. What later versions act on is read and kept, so that one file serves them all."""
+    """One `[agent.NAME]` table. What later versions act on is read and kept, so that one file serves them all.
+
+    Without `recovery` the agent is only observed.
+    """
 
     match: dict[str, str | int]
     health: HealthConfig | None = None
     progress: ProgressConfig | None = None
     memory: dict[str, Any] | None = None
     lockfile: str | None = None
-    recovery: dict[str, Any] | None = None
+    recovery: Policy | None = None
 
 
 class Config(Value, frozen=True):
@@ -64,6 +66,7 @@ class Config(Value, frozen=True):
     agents: dict[str, AgentConfig] = {}
     targets: tuple[Target, ...] = ()  # each carries the name of its agent, which is the key of `agents`
     owner_uid: int = 0
+    ledger: Settings = Settings()
 
 
 class _HealthTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -99,6 +102,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file as it is written; its agents are read one by one, so that an error can name the one."""
 
     agent: dict[str, dict[str, Any]] = {}
+    ledger: dict[str, Any] = {}
 
 
 def read_config(name: str) -> Config:
@@ -127,7 +131,8 @@ def read_config(name: str) -> Config:
         ) from None
     agents = {label: agent_of(name, label, table) for label, table in found.agent.items()}
     targets = tuple(target for label, agent in agents.items() for target in targets_of(name, label, agent))
-    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid)
+    ledger = read_settings(f"the config file {name} is not right: ledger", found.ledger, facts.st_uid)
+    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid, ledger=ledger)
 
 
 def check_owner(name: str, facts: os.stat_result) -> None:
@@ -171,7 +176,7 @@ def agent_of(name: str, label: str, table: dict[str, Any]) -> AgentConfig:
         progress=progress,
         memory=given.memory,
         lockfile=given.lockfile,
-        recovery=given.recovery,
+        recovery=None if given.recovery is None else read_policy(f"{wrong}: recovery", given.recovery),
     )
 
 
@@ -293,18 +298,3 @@ def progress_of(wrong: str, label: str, given: _ProgressTable) -> ProgressConfig
             wrong, "its socket has the agent's name, so that has letters, digits, . _ and - only", "[agent.researcher]"
         )
     return ProgressConfig(within_s=within_s, signal=given.signal, path=given.path)
-
-
-def seconds_of(wrong: str, text: str, least_s: float, most_s: float) -> float:
-    """A duration such as "500ms", "30s", "2m", "1h", in seconds.
-
-    Raises:
-        BadInput: it is none, or out of bounds.
-    """
-    found = DURATION.fullmatch(text)
-    if found is None:
-        raise BadInput(wrong, f"{text!r} is no duration", DURATION_HINT)
-    seconds = float(found[1]) * SECONDS[found[2]]
-    if not least_s <= seconds <= most_s:
-        raise BadInput(wrong, f"{text!r} is not from {least_s:g} s to {most_s:g} s", DURATION_HINT)
-    return seconds

@@ -15,11 +15,14 @@ from pathlib import Path
 import msgspec
 import psutil
 
+from agentscope import transcripts
 from agentscope.evidence import CgroupMemory, LastSeen, MemorySample, Words, binding_of
 from agentscope.model import Process, ProcessExit
 
 HISTORY_KEPT = 600  # samples: ten minutes
 TAIL_BYTES = 32768
+FILES_KEPT = 256
+ENVIRONMENT_BYTES = 262144
 REFRESH_NS = 5_000_000_000
 NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "no limit": memory.limit_in_bytes is rounded PAGE_COUNTER_MAX
 LIMITS = {
@@ -99,11 +102,12 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
     lines: tuple[str, ...] = ()
     with contextlib.suppress(psutil.Error, OSError):
         live = psutil.Process(process.pid)
-        for name, number in LIMITS.items():
-            limit = live.rlimit(number)[0]
-            if limit != resource.RLIM_INFINITY:
-                soft[name] = limit
         cwd, files = live.cwd(), live.num_fds()
+        with contextlib.suppress(psutil.AccessDenied):  # prlimit(2) of another user's process asks for CAP_SYS_RESOURCE
+            for name, number in LIMITS.items():
+                limit = live.rlimit(number)[0]
+                if limit != resource.RLIM_INFINITY:
+                    soft[name] = limit
         if maps:
             lines = tuple(
                 line
@@ -119,7 +123,22 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_available_bytes=available,
         host_total_bytes=total,
         maps=lines,
+        environment=places_of(process),
     )
+
+
+def places_of(process: Process) -> dict[str, str]:
+    """Where a command-line agent keeps its sessions, as its environment has it; nothing else of that, and nothing of any other."""
+    if transcripts.tool_of(process.argv, process.exe) is None:
+        return {}
+    try:
+        with Path(f"/proc/{process.pid}/environ").open("rb", buffering=0) as environ:
+            words = environ.read(ENVIRONMENT_BYTES).split(b"\0")
+    except OSError:
+        return {}
+    wanted = transcripts.places()
+    pairs = (os.fsdecode(word).partition("=") for word in words)
+    return {name: value for name, _, value in pairs if name in wanted and len(value) < 4096}
 
 
 def usage_of(pid: int) -> tuple[int | None, int]:
@@ -164,11 +183,12 @@ def open_regular(path: str) -> int | None:
     return None
 
 
-def tail_of(descriptor: int, boot_wall_ns: int, source: str) -> Words | None:
-    """The end of a regular file, and when it was last written (CLOCK_BOOTTIME)."""
+def tail_of(descriptor: int, boot_wall_ns: int, source: str, begin: int = 0) -> Words | None:
+    """The end of a regular file from byte `begin` on, and when it was last written (CLOCK_BOOTTIME)."""
     try:
         facts = os.fstat(descriptor)
-        text = os.pread(descriptor, TAIL_BYTES, max(0, facts.st_size - TAIL_BYTES))
+        start = max(begin if begin <= facts.st_size else 0, facts.st_size - TAIL_BYTES)
+        text = os.pread(descriptor, TAIL_BYTES, start)
     except OSError:
         return None
     return Words(text=text, source=source, written_ns=facts.st_mtime_ns - boot_wall_ns)
@@ -183,6 +203,9 @@ class LastSeenCache:
         self.binding: dict[int, CgroupMemory | None] = {}
         self.memory: dict[int, deque[MemorySample]] = {}
         self.stderr: dict[int, int] = {}
+        self.passed: dict[
+            tuple[int, int], tuple[int, int]
+        ] = {}  # device and inode -> until when, and to where, others had written
 
     def refresh(self, process: Process, now_ns: int, *, execed: bool = False) -> None:
         """Read the process again if what is kept is old, or of the program that it was before."""
@@ -216,15 +239,31 @@ class LastSeenCache:
         """The last words in the file behind descriptor 2, if it was a regular file."""
         held = self.stderr.get(end.pid)
         if held is not None:
-            return tail_of(held, self.boot_wall_ns, "the file behind its descriptor 2")
+            return self.own_words(held, end, "the file behind its descriptor 2")
         if end.stderr == "file" and end.stderr_path:
             opened = open_regular(end.stderr_path)
             if opened is not None:
                 try:
-                    return tail_of(opened, self.boot_wall_ns, end.stderr_path)
+                    return self.own_words(opened, end, end.stderr_path)
                 finally:
                     os.close(opened)
         return None
+
+    def own_words(self, descriptor: int, end: ProcessExit, source: str) -> Words | None:
+        """The tail of a file without what an earlier life had written to it: it is started again with the same log."""
+        facts = os.fstat(descriptor)
+        until_ns, size = self.passed.get((facts.st_dev, facts.st_ino), (0, 0))
+        words = tail_of(descriptor, self.boot_wall_ns, source, size if end.start_ns > until_ns else 0)
+        self.pass_by(descriptor, end.at_ns)
+        return words
+
+    def pass_by(self, descriptor: int, at_ns: int) -> None:
+        """What stands in this file now is nobody's who starts later."""
+        facts = os.fstat(descriptor)
+        self.passed.pop((facts.st_dev, facts.st_ino), None)
+        self.passed[facts.st_dev, facts.st_ino] = (at_ns, facts.st_size)
+        while len(self.passed) > FILES_KEPT:
+            del self.passed[next(iter(self.passed))]
 
     def wrote_ns(self, pid: int) -> int | None:
         """When the regular file behind a living process's descriptors 1 or 2 was last written (CLOCK_BOOTTIME); None: no file."""

@@ -5,16 +5,16 @@ Nothing here judges. Everything runs in one asyncio loop; no call waits.
 
 import asyncio
 import contextlib
-import heapq
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 from agentscope import __version__
 from agentscope.agents import (
+    Target,
     agent_of,
     ancestors_of,
     children_by_parent,
@@ -26,34 +26,43 @@ from agentscope.agents import (
     roots,
 )
 from agentscope.config import Config
-from agentscope.evidence import MemorySample
-from agentscope.incidents import Tree
+from agentscope.errors import NoSuchProcess
 from agentscope.marks.beside import InTurn
-from agentscope.model import Agent, AgentSeen, AnyEvent, KernelLine, Lost, ProcessExec, ProcessFork, ProcessSample, Pulse, Ready
+from agentscope.model import (
+    Agent,
+    AgentGone,
+    AgentSeen,
+    AnyEvent,
+    KernelLine,
+    Lost,
+    ProcessExec,
+    ProcessFork,
+    Ready,
+)
 from agentscope.pipeline import Pipeline, now_ns
+from agentscope.pulses import PULSE_S, Pulses
+from agentscope.recovery import Recovery
 from agentscope.sources import Engine, Source
 from agentscope.sources.active import Probes
 from agentscope.vigil import Vigil
 
-PULSE_S = 1.0
 HELD_CHECK_S = 0.05
-THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
-LONGEST_PAUSE_S = 3.0
-READS_AGAIN_A_SECOND = 4  # a hundred agents are read again within half a minute
 READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents may stop the drain or cost a core
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
 LATE_S = 10.0  # for an end that is judged beside the loop
 CLOSE_S = 3.0  # for all of them once the watching is over
+LEAVE_S = 5.0  # how long an act that is under way may hold up our own end; after that its outcome is found when we are back
 NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
 class Terms(NamedTuple):
-    """How patient the watching is, in seconds (--hang-after), and the folder of its state."""
+    """How patient the watching is, in seconds (--hang-after), the folder of its state, and whether what is open there goes on."""
 
     patience_s: float
     state: Path
+    resume: bool = True
 
 
 class Live:
@@ -63,6 +72,10 @@ class Live:
         self.pipeline = pipeline
         self.probes = Probes(wanted, pipeline.tell, terms.state, self.agent_of)
         self.vigil = Vigil(pipeline, self.probes, terms.patience_s)
+        self.pulses = Pulses(pipeline, engine, self.vigil)
+        self.recovery = Recovery(pipeline, wanted, terms.state, self.take)
+        self.resume = terms.resume
+        pipeline.hears.append(self.hear)
         self.targets = wanted.targets
         self.engine = engine
         self.kernel_log = kernel_log
@@ -73,7 +86,6 @@ class Live:
         self.reads_left = READS_A_SECOND
         self.capturing = False
         self.words_idle = 0
-        self.threads_due_ns = self.sampled_ns = 0
         self.tasks: list[asyncio.Task[None]] = []
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
@@ -115,6 +127,8 @@ class Live:
                 degraded=(*self.engine.degraded, *degraded),
             )
         )
+        if self.pipeline.ledger is not None:
+            self.pipeline.ledger.prepare()
         for because, family in families:
             self.adopt(family, because, at_ns=now_ns())
         loop = asyncio.get_running_loop()
@@ -123,6 +137,7 @@ class Live:
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
         self.tasks = [loop.create_task(self.beat()), loop.create_task(asyncio.to_thread(warm))]
+        self.recovery.start(resume=self.resume)
 
     def close(self) -> None:
         """Detach from the loop; what has come is folded first."""
@@ -134,6 +149,7 @@ class Live:
             task.cancel()
         if self.settling is not None:
             self.settling.cancel()
+        self.recovery.close()
         self.vigil.close()
         self.probes.close()
         self.backlog.extend(self.engine.drain())
@@ -213,29 +229,51 @@ class Live:
             self.pipeline.tell(event)
             self.attend(event)
             return
-        because = next((why for target in self.targets if (why := matches(target, event))), None)
-        if because is None or event.pid in self.own or self.is_our_check(event):
+        target, because = next(((each, why) for each in self.targets if (why := matches(each, event))), (None, None))
+        if because is None or event.pid in self.own or self.is_our_check(event, target):
             self.engine.unwatch(event.pid, event.at_ns)
         else:
             self.engine.watch(event.pid)  # what it was before this exec may have been turned down, after the exec
             self.know_python((event,))
             self.adopt((event,), because, at_ns=event.at_ns)
 
-    def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int) -> None:
+    def take(self, pid: int, label: str) -> Agent | None:
+        """Watch this process from now on as the agent of this label, whatever it looks like; None if it is gone."""
+        if pid in self.members:
+            return self.members[pid].tree.agent
+        with contextlib.suppress(NoSuchProcess):
+            seen = read_process(pid)
+            self.engine.watch(pid)
+            family = (seen, *descendants_of(pid, children_by_parent()))
+            for process in family:
+                self.engine.watch(process.pid)
+            self.know_python(family)
+            self.adopt(family, f"it was started in the place of {label}", at_ns=now_ns(), label=label)
+            return self.members[pid].tree.agent
+        return None
+
+    def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int, label: str | None = None) -> None:
         """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
         seen = family[0]
-        label = next((target.name for target in self.targets if target.name and matches(target, seen)), None)
+        label = label or next((target.name for target in self.targets if target.name and matches(target, seen)), None)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
         self.probes.adopt(agent, label)
+        self.recovery.adopt(agent, label)
         for process in family:
             self.pipeline.tell(process)
             self.attend(process)
 
-    def is_our_check(self, event: ProcessExec) -> bool:
-        """Whether we started it, as a health check: it may have the agent's name, and is none."""
-        asked_for = any(target.kind == "pid" for target in self.targets)
-        return not asked_for and any(ancestor.pid == os.getpid() for ancestor in event.ancestors)
+    def hear(self, event: AnyEvent) -> None:
+        """Whoever has ended is asked no more: a new instance may answer at the same address."""
+        if isinstance(event, AgentGone):
+            self.probes.gone(event.agent)
+
+    def is_our_check(self, event: ProcessExec, target: Target | None) -> bool:
+        """Whether we started it, as a health check: it may have the agent's name, and is none. What brings the agent back is no check."""
+        if any(each.kind == "pid" for each in self.targets) or self.recovery.is_starting(target.name if target else None):
+            return False
+        return any(ancestor.pid == os.getpid() for ancestor in event.ancestors)
 
     def agent_of(self, pid: int) -> Agent | None:
         """The agent in whose tree a living process is."""
@@ -284,77 +322,15 @@ class Live:
             self.settling = asyncio.get_running_loop().call_later(HELD_CHECK_S, self.settle)
 
     def pulse(self) -> None:
-        """What every agent uses: kept for the history, told as one event an agent."""
-        trees = list(self.pipeline.incidents.trees)
-        samples = self.sample_threads(trees)
-        rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
-        now = now_ns()
+        """What every agent uses, and whatever else comes round with the second."""
         self.reads_left = READS_A_SECOND
-        self.read_again(now)
-        if samples is not None:
-            self.sampled_ns = now
-            by_pid = {sample.pid: sample for sample in samples}
-            for tree in trees:
-                self.vigil.sampled(tree, [by_pid[pid] for pid in tree.live if pid in by_pid], now)
-        for tree in trees:
-            self.tell_use(tree, rss, now)
+        now = self.pulses.beat()
         self.vigil.beat(now)
         self.in_turn.take_up()
         self.rest_words()
         if self.pipeline.marks is not None:
             for says in self.pipeline.marks.beat(now):
                 self.pipeline.sink(Lost(at_ns=now, source="baseline", count=1, says=says))
-
-    def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
-        """All threads of all agents, where that is due: every second, but of many threads a third of a thousand a second.
-
-        No patience needs more: it is at least ten of these pauses. Memory is read every second, whatever the number of threads.
-        """
-        known = self.vigil.agents
-        if now_ns() < self.threads_due_ns and all((tree.agent.pid, tree.agent.start_ns) in known for tree in trees):
-            return None
-        samples = self.engine.sample()
-        threads = sum(len(sample.threads) for sample in samples)
-        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, self.vigil.waits.patience_s / 10, LONGEST_PAUSE_S))
-        self.threads_due_ns = now_ns() + int((pause_s - PULSE_S / 2) * 1e9)
-        self.vigil.interval_s = pause_s
-        return samples
-
-    def tell_use(self, tree: Tree, rss: Mapping[int, int | None], now: int) -> None:
-        """One agent's pulse; what its threads do is that of their last sample."""
-        cache = self.pipeline.cache
-        binding = cache.binding.get(tree.root.process.pid) if tree.root else None
-        living = {pid: rss[pid] for pid in tree.live if pid in rss}
-        for pid, rss_bytes in living.items():
-            cache.sample(pid, MemorySample(at_ns=now, rss_bytes=rss_bytes))
-        known = [rss_bytes for rss_bytes in living.values() if rss_bytes is not None]
-        waits = self.vigil.agents[(tree.agent.pid, tree.agent.start_ns)].waits
-        self.pipeline.sink(  # no fold asks for it
-            Pulse(
-                at_ns=now,
-                agent_pid=tree.agent.pid,
-                agent_start_ns=tree.agent.start_ns,
-                state=waits.state(now),
-                rss_bytes=sum(known) if known else None,
-                cpu_percent=None if waits.watched_since_ns == self.sampled_ns else round(100 * waits.cpu_share, 1),
-                threads=sum(len(process.sample.threads) for process in waits.known.values()),
-                cgroup_bytes=binding.usage_bytes if binding else None,
-                limit_bytes=binding.limit_bytes if binding else None,
-                limit_path=binding.path if binding else None,
-            )
-        )
-
-    def read_again(self, now: int) -> None:
-        """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
-        cache, again = self.pipeline.cache, []
-        for member in list(self.members.values()):
-            kept = cache.seen.get(member.process.pid)
-            if kept is None:
-                cache.refresh(member.process, now)
-            else:
-                again.append((kept.at_ns, member.process.pid))
-        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
-            cache.refresh(self.members[pid].process, now)
 
     def rest_words(self) -> None:
         """Detach the write probe once nobody has needed it for a while: it slows every system call of the host a little."""
@@ -369,6 +345,7 @@ class Live:
         try:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(stop.wait(), for_s)
+            await self.recovery.finish(LEAVE_S)
         finally:
             self.close()
 

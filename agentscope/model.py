@@ -487,12 +487,51 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     findings: tuple[Finding, ...] = ()
 
 
+RemedyOutcome = Literal["done", "failed", "refused", "unknown"]
+
+
+class RemedyStarted(Event, frozen=True, tag="agentscope.remedy.started"):
+    """The intent to act, recorded before the act. `attempt` counts the acts of one incident from 1; `act` says what is done.
+
+    `fingerprint` is that of the death (cause, culprit, top frames): what is counted when it happens again.
+    """
+
+    incident: str
+    agent: Agent
+    remedy: str
+    attempt: int
+    act: str
+    because: str
+    fingerprint: str = ""
+
+
+class RemedyFinished(Event, frozen=True, tag="agentscope.remedy.finished"):
+    """What came of an act. "unknown": agentscope itself ended between the act and its outcome, and found this when it came back.
+
+    `pid` is the new instance, where the act made one and it is known. The remedy "validate", which has no start of its own, is the
+    outcome of looking whether the act with this `attempt` helped: from "done" on the agent is on probation.
+    """
+
+    incident: str
+    agent: Agent
+    remedy: str
+    attempt: int
+    outcome: RemedyOutcome
+    says: str
+    took_ms: float
+    pid: int | None = None
+
+
 class IncidentClosed(Event, frozen=True, tag="agentscope.incident.closed"):
-    """An incident is over: `outcome` says whether anything was done and whether it held."""
+    """An incident is over: `outcome` says whether anything was done and whether it held.
+
+    `held`: True, what was done passed its probation; False, the ladder is spent; None, nothing was done.
+    """
 
     incident: str
     agent: Agent
     outcome: str
+    held: bool | None = None
 
 
 AnyEvent = (
@@ -511,5 +550,7 @@ AnyEvent = (
     | Health
     | Lost
     | IncidentOpened
+    | RemedyStarted
+    | RemedyFinished
     | IncidentClosed
 )

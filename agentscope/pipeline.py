@@ -18,6 +18,7 @@ from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.evidence.package_changes import may_be_drift
+from agentscope.evidence.session import going_on
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
 from agentscope.ledger import Ledger
@@ -26,6 +27,7 @@ from agentscope.model import (
     AnyEvent,
     Diagnosis,
     ExitRecord,
+    IncidentClosed,
     IncidentOpened,
     KernelLine,
     Lost,
@@ -46,6 +48,8 @@ Sink = Callable[[AnyEvent], None]
 LOG_LINES_KEPT = 4000
 LOG_LINES_READ = 1500  # one OOM report is about 80 lines; several may stand between a death and its report
 TOLD_KEPT = 4096
+STOPPED_BY_US = "stopped by agentscope, to bring it back"
+NO_EVIDENCE = "agentscope doctor shows which evidence this machine cannot give"
 ATTACHED_LATE = "its stderr is not a file, and it may have written before the write probe was attached"
 
 
@@ -91,13 +95,22 @@ class Pipeline:
         causes()  # loads every cause and kind of evidence now, not at the first death
         self.in_turn: InTurn | None = None  # None: nobody takes up what is worked out beside, so nothing is
         self.told: dict[int, str] = {}  # incident of a pid that ended lately, for the wrapper above it
+        self.hears: list[Sink] = []  # who acts on what is told: each must come back at once
+        self.closes: Callable[[IncidentClosed], bool] | None = None  # whoever closes an incident himself, and says so
+        self.stopping: set[tuple[int, int]] = set()  # pid and start of agents that we have asked to end: no incident
 
     def tell(self, event: AnyEvent) -> None:
         """One event: to the record, then every end that it completes."""
-        self.sink(event)
+        self.announce(event)
         for ended in self.incidents.apply(event):
             self.end(ended)
         self.mark(event)
+
+    def announce(self, event: AnyEvent) -> None:
+        """To the record, and to whoever acts on it."""
+        self.sink(event)
+        for hear in self.hears:
+            hear(event)
 
     def mark(self, event: AnyEvent) -> None:
         """What an agent stands on is looked at when it becomes a program, and kept when it ended well."""
@@ -139,6 +152,8 @@ class Pipeline:
         actor = collect_actor(scene)
         signaller = actor if isinstance(actor, SignalActor) else None
         on_purpose = stopped_on_purpose(ended, signaller)
+        if (ended.agent.pid, ended.agent.start_ns) in self.stopping:
+            on_purpose = STOPPED_BY_US
         if on_purpose is not None:
             return Judged(scene, signaller, on_purpose)
         if self.marks is not None and no_files is None:
@@ -154,12 +169,13 @@ class Pipeline:
         if judged.diagnosis is not None and worth_telling(ended, judged.diagnosis):
             opened = incident_of(ended, judged.scene, judged.collected, judged.diagnosis)
             incident = self.told[ended.process.pid] = opened.incident
-            self.sink(opened)
             self.keep(opened)
+            self.announce(opened)
         if ended.is_root:
             says = judged.on_purpose or ("an incident" if incident else "ended")
             by = judged.signaller.actor.says if judged.on_purpose and judged.signaller else None
-            self.sink(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
+            self.stopping.discard((ended.agent.pid, ended.agent.start_ns))
+            self.announce(AgentGone(at_ns=ended.exit.at_ns, agent=ended.agent, says=says, by=by, incident=incident))
         while len(self.told) > TOLD_KEPT:
             del self.told[next(iter(self.told))]
 
@@ -169,9 +185,15 @@ class Pipeline:
         diagnosis = classify(collected)
         opened = hang_of(scene, collected, diagnosis)
         if opened is not None and already is None:
-            self.sink(opened)
             self.keep(opened)
+            self.announce(opened)
         return opened
+
+    def close_incident(self, closed: IncidentClosed) -> None:
+        """A hang is over: told and kept, unless whoever acts on it goes on with it."""
+        if self.closes is None or not self.closes(closed):
+            self.keep(closed)
+            self.sink(closed)
 
     @staticmethod
     def suspicion(scene: HangScene, after_s: float) -> str | None:
@@ -232,13 +254,23 @@ class Pipeline:
             if len(self.kernel_lines) > LOG_LINES_KEPT:
                 del self.kernel_lines[: LOG_LINES_KEPT // 2]
 
-    def keep(self, opened: IncidentOpened) -> None:
-        """Write the incident to the ledger; a full disk costs the record, never the stream."""
-        line = self.recorder.encode(opened)
+    def keep(self, event: AnyEvent) -> None:
+        """Write what is told of an incident to the ledger; a full disk costs the record, never the stream."""
+        line = self.recorder.encode(event)
         if self.ledger is None or line is None:
             return
         try:
             self.ledger.append(line)
+        except CannotWrite as error:
+            self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
+
+    async def keep_durably(self, event: AnyEvent) -> None:
+        """The same, and have the disk confirm it, beside the loop: for an intent, which must be known after any crash."""
+        line = self.recorder.encode(event)
+        if self.ledger is None or line is None:
+            return
+        try:
+            await self.ledger.append_durably(line)
         except CannotWrite as error:
             self.sink(Lost(at_ns=now_ns(), source="ledger", count=1, says=str(error)))
 
@@ -294,7 +326,7 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
         "confidence": best.confidence if best else "undetermined",
         "headline": best.headline if best else unexplained,
         "culprit": best.culprit if best else "unknown",
-        "advice": best.advice if best else ("agentscope doctor shows which evidence this machine cannot give",),
+        "advice": (*(best.advice if best else (NO_EVIDENCE,)), *going_on(collected.get("session"))),
         "evidence": tuple(evidence),
         "missing": tuple(
             MissingEvidence(kind=found.kind, because=found.because)

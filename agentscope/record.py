@@ -25,12 +25,23 @@ from agentscope.model import (
     IncidentOpened,
     KernelLine,
     Pulse,
+    RemedyFinished,
+    RemedyStarted,
     Value,
     WaitChanged,
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent)}
 LINE_LIMIT_BYTES = 4 << 20  # a longer line of a recording is refused: nothing we write comes near it
+
+# What the ledger adds to a line that it keeps: extension attributes of CloudEvents, see agentscope/ledger/chain.py
+LEDGER_ATTRIBUTES: dict[str, object] = {
+    "ledgerchain": {"type": "string", "pattern": "^[0-9a-f]{16}$"},
+    "ledgerseq": {"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1},
+    "ledgercount": {"type": "integer", "minimum": 1, "maximum": (1 << 31) - 1},
+    "ledgerprev": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+    "ledgerhash": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+}
 
 # What is a secret by its form: keys of known makers, signed tokens, passwords in URLs, NAME=value with a telling name. A pattern is
 # tried only where one of its words stands in the text, which is thirty times as fast as one pattern for all; each is linear-time.
@@ -121,7 +132,7 @@ def well_formed(value: object) -> object:
 
 def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
-    if isinstance(event, AgentSeen | AgentGone | IncidentOpened | IncidentClosed):
+    if isinstance(event, AgentSeen | AgentGone | IncidentOpened | RemedyStarted | RemedyFinished | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
     if isinstance(event, Pulse | WaitChanged | Health):
         return f"pid/{event.agent_pid}"
@@ -212,6 +223,24 @@ def decode(line: bytes) -> Envelope:
     )
 
 
+def encode_again(envelope: Envelope) -> bytes:
+    """A line that was decoded as the stream had it, without what the ledger added."""
+    fields = {
+        "specversion": "1.0",
+        "id": envelope.id,
+        "source": envelope.source,
+        "type": envelope.type,
+        "time": envelope.time,
+        "subject": envelope.subject,
+        "sequence": envelope.sequence,
+        "datacontenttype": "application/json",
+        "data": envelope.data,
+    }
+    if envelope.subject is None:
+        del fields["subject"]
+    return msgspec.json.encode(fields) + b"\n"
+
+
 def any_json(kind: type) -> dict[str, object]:
     """Schema of a value that may be any JSON (the fields of one kind of evidence)."""
     if kind is object:
@@ -237,6 +266,7 @@ def schema() -> dict[str, object]:
                 "sequence": {"type": "string", "pattern": "^[0-9]+$"},
                 "datacontenttype": {"const": "application/json"},
                 "data": data,
+                **LEDGER_ATTRIBUTES,
             },
             "additionalProperties": False,
         }

@@ -256,7 +256,7 @@ class Vigil:
         """Tell that a hang is over."""
         closed = IncidentClosed(at_ns=at_ns, incident=watched.incident or "", agent=watched.waits.agent, outcome=outcome)
         watched.incident, watched.waits.hung, watched.clear_looks = None, None, 0
-        self.pipeline.sink(closed)
+        self.pipeline.close_incident(closed)
 
     # --- what a look is given ----------------------------------------------------------------------------------------------
 

@@ -1,11 +1,13 @@
 """The config file: what it asks about agents is read into typed values, and what is not right is said so that it can be put right."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from agentscope.config import Config, HealthConfig, ProgressConfig, read_config
-from agentscope.errors import BadInput
+from agentscope.errors import BadInput, UsageError
+from agentscope.policy import Policy
 
 MATCH = '[agent.researcher]\nmatch = { name = "researcher" }\n'
 
@@ -180,4 +182,40 @@ def test_a_lock_file_that_could_not_be_compared(path, tmp_path):
 def test_fields_of_later_versions(tmp_path):
     """What this version does not act on is kept, not refused."""
     text = f'{MATCH}lockfile = "uv.lock"\nmemory = {{ limit = "4G" }}\n[agent.researcher.recovery]\nrestart = ["systemctl"]\n'
-    assert config(tmp_path, text).agents["researcher"].recovery == {"restart": ["systemctl"]}
+    assert config(tmp_path, text).agents["researcher"].recovery == Policy(restart=("systemctl",))
+
+
+@pytest.mark.parametrize("mode", [0o602, 0o620, 0o666])
+def test_a_config_that_others_may_write(mode, tmp_path):
+    """Who may write the config chooses what root does: one that others may write is refused with a sentence, and what to type."""
+    path = tmp_path / "agentscope.toml"
+    path.write_text(MATCH)
+    path.chmod(mode)
+    with pytest.raises(UsageError) as raised:
+        read_config(str(path))
+    assert "can be written by others" in str(raised.value)
+    assert f"its mode is {mode:o}. Try: chmod go-w {path}" in str(raised.value)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files to others")
+def test_a_config_of_another_user(tmp_path, monkeypatch):
+    """A config of somebody else than root and the caller is refused with a sentence; that of who called sudo is theirs."""
+    path = tmp_path / "agentscope.toml"
+    path.write_text(MATCH)
+    path.chmod(0o600)
+    os.chown(path, 1001, 1001)
+    with pytest.raises(UsageError) as raised:
+        read_config(str(path))
+    assert f"belongs to another user: its owner is uid 1001. Try: sudo chown root {path}" in str(raised.value)
+    monkeypatch.setenv("SUDO_UID", "1001")
+    assert read_config(str(path)).owner_uid == 1001
+
+
+@pytest.mark.parametrize("kind", ["folder", "pipe"])
+def test_a_config_that_is_no_file(kind, tmp_path):
+    """A folder or a pipe in the place of a config is refused, and nobody waits for it."""
+    path = tmp_path / "agentscope.toml"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(BadInput) as raised:
+        read_config(str(path))
+    assert "not a regular file" in str(raised.value) or "cannot read" in str(raised.value)

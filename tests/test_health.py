@@ -14,10 +14,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from agentscope import record
+from agentscope import commands, record
 from agentscope.config import HealthConfig
 from agentscope.model import Agent, AnyEvent, Health, Lost
-from agentscope.sources import checks, command
+from agentscope.sources import checks
 from agentscope.sources.aside import Aside, Stuck
 from agentscope.sources.checks import Answer, CannotAsk, ask, probe_of
 from agentscope.sources.health import HealthProbe
@@ -454,8 +454,8 @@ async def test_much_output_is_no_failure():
     answer = await asked(script("head -c 200000 /dev/zero | tr '\\0' a; exit 0", timeout_s=5))
     assert answer.ok
     assert len(answer.says) < 300
-    kept = command.run_command(("/bin/sh", "-c", "head -c 200000 /dev/zero"), None, {}, 5)
-    assert len(kept.output) == command.OUTPUT_KEPT_BYTES
+    kept = commands.run_command(("/bin/sh", "-c", "head -c 200000 /dev/zero"), None, {}, 5)
+    assert len(kept.output) == commands.OUTPUT_KEPT_BYTES
 
 
 @pytest.mark.parametrize("words", [("/no/such/check",), ("no-such-check-anywhere",), ("/etc/passwd",), ("/tmp",)])
@@ -475,7 +475,7 @@ async def test_what_a_command_is_given():
             "import os,sys,json;print(json.dumps([sorted(os.environ),os.getsid(0)==os.getpid(),os.getcwd(),"
             "os.readlink('/proc/self/fd/0'),[n for n in os.listdir('/proc/self/fd') if int(n)>2 and os.path.exists('/proc/self/fd/'+n)],os.environ['AGENTSCOPE_PID']]))"
         )
-        ran = command.run_command(
+        ran = commands.run_command(
             (sys.executable, "-I", "-c", code), None, {"AGENTSCOPE_AGENT": "a", "AGENTSCOPE_PID": "7"}, 10
         )
     finally:

@@ -150,6 +150,30 @@ class TestKeeping:
         assert kept(marks) == ["sleeper"]
         assert marks.runs[victim.pid].healthy
 
+    def test_the_folder_of_the_config_is_copied_while_all_is_well(self, marks, victim, tmp_path):
+        """A run that has lived a minute has its folder copied once; what came there after it began is not, and that is said."""
+        folder = tmp_path / "venv"
+        folder.mkdir()
+        (folder / "module.py").write_text("works")
+        time.sleep(0.05)
+        marks.snapshot_of = lambda agent: (str(folder), os.getuid()) if agent.name == "sleeper" else None
+        victim.execed(marks)
+
+        def beaten(after_ns):
+            marks.beat(now_ns() + after_ns)
+            settle(marks)
+            marks.copier.submit(int).result(20)
+            return sorted(tmp_path.glob("state/snapshots/venv-*/*/tree/module.py"))
+
+        assert beaten(2 * SECOND) == []
+        (copy,) = beaten(HEALTHY_AFTER_NS + SECOND)
+        assert copy.read_text() == "works"
+        (folder / "module.py").write_text("upgraded, never loaded")
+        assert beaten(HEALTHY_AFTER_NS + 400 * SECOND) == [copy]
+        assert copy.read_text() == "works"
+        told = marks.beat(now_ns())
+        assert ["module.py came after its agent started" in says for says in told] == [True]
+
     def test_of_many_runs_of_one_program_one_tells_for_all(self, marks, victim):
         """A hundred workers are the same program: what is kept of one just now is not written again for each."""
         victim.execed(marks, ago_s=1.5)

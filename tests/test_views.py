@@ -14,10 +14,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agentscope import record
-from agentscope.model import AgentGone, AgentSeen, IncidentOpened, Lost, ProcessExit, Pulse, Reading, RuledOut
+from agentscope.model import (
+    AgentGone,
+    AgentSeen,
+    IncidentClosed,
+    IncidentOpened,
+    Lost,
+    ProcessExit,
+    Pulse,
+    Reading,
+    RemedyFinished,
+    RemedyStarted,
+    RuledOut,
+)
 from agentscope.views import drawing, page, report, safe, safe_lines, wording
 from agentscope.views.board import INCIDENTS_KEPT, Board
-from agentscope.views.table import render_incidents, render_table
+from agentscope.views.stories import Act, Story, render_stories, render_story
+from agentscope.views.table import render_table
 from tests import samples
 
 GOLDENS = Path(__file__).parent / "goldens"
@@ -126,9 +139,39 @@ def test_other_pages_golden():
 
 def test_incident_list_golden():
     """The list of incidents names each so that `show` can be typed."""
-    listed = [(make(), samples.BOOT_WALL_NS + make().at_ns) for name, make in samples.INCIDENTS.items() if name != "hostile"]
-    golden("incidents-80", render_incidents(listed, 80))
-    assert "No incident" in render_incidents([], 80)
+    listed = [
+        Story(opened=make(), wall_ns=samples.BOOT_WALL_NS + make().at_ns)
+        for name, make in samples.INCIDENTS.items()
+        if name != "hostile"
+    ]
+    golden("incidents-80", render_stories(listed, 80))
+    assert "No incident" in render_stories([], 80)
+
+
+def story_of(opened, text):
+    """An incident that was brought back at the second attempt; the third is under way. `text` is what others said."""
+    told = {"incident": opened.incident, "agent": opened.agent}
+    begun = [
+        RemedyStarted(at_ns=attempt, **told, remedy=text, attempt=attempt, act=text, because=text) for attempt in (1, 2, 3)
+    ]
+    acts = (
+        Act(started=begun[0], finished=RemedyFinished(at_ns=5, **told, remedy=text, attempt=1, outcome="failed", says=text, took_ms=900)),
+        Act(started=begun[1], finished=RemedyFinished(at_ns=6, **told, remedy=text, attempt=2, outcome="done", says=text, took_ms=120, pid=4711)),
+        Act(started=begun[2]),
+    )  # fmt: skip
+    return Story(opened=opened, wall_ns=None, acts=acts, closed=IncidentClosed(at_ns=9, **told, outcome=text, held=True))
+
+
+def test_what_was_done_is_told_with_the_incident():
+    """The list and the page of an incident say each act, its outcome, the new process, what is unknown, and whether it held."""
+    story = story_of(samples.oom_cgroup(), "restarted")
+    for text in (render_stories([story], 100), render_story(story, width=100, color=False)):
+        assert "1. restarted: restarted" in text
+        assert "failed after 900 ms: restarted" in text
+        assert "done after 120 ms, new process 4711: restarted" in text
+        assert "no outcome on record" in text
+        assert "It held: restarted" in text
+    assert "Nothing was done" in render_story(Story(opened=samples.oom_cgroup(), wall_ns=None), width=100, color=False)
 
 
 # --- the report ---------------------------------------------------------------------------------------------------------
@@ -229,7 +272,8 @@ def test_hostile_text_never_reaches_the_terminal():
         report.render_doctor([report.Check(name=samples.HOSTILE, ok=None, says=samples.HOSTILE, try_this=samples.HOSTILE)]),
         report.render_log_findings([Reading(reader="x", suggests=samples.HOSTILE, says=samples.HOSTILE, culprit=samples.HOSTILE, facts={samples.HOSTILE: samples.HOSTILE}, excerpt=samples.HOSTILE)]),
         render_table(folded([samples.ready(), AgentSeen(at_ns=1, agent=incident.agent, because=samples.HOSTILE), incident, Lost(at_ns=1, source=samples.HOSTILE, count=1, says=samples.HOSTILE)]), 80),
-        render_incidents([(incident, None)], 80),
+        render_stories([story_of(incident, samples.HOSTILE)], 80),
+        render_story(story_of(incident, samples.HOSTILE), width=80, color=False),
     ):  # fmt: skip
         assert_harmless(text)
         assert len(text) < 40_000
@@ -445,3 +489,22 @@ def test_every_public_view_has_a_docstring():
     """A name that other stages call says what it is."""
     assert all(value.__doc__ for name, value in vars(report).items() if name.startswith(("render_", "print_")))
     assert Pulse.__doc__
+
+
+def test_what_is_done_about_an_incident_stands_beside_it():
+    """The table says how far recovery is with an incident: the attempt, the probation, whether it held."""
+    incident = samples.oom_cgroup()
+    board = Board()
+    for event in samples.night():
+        board.apply(event)
+    told = {"at_ns": incident.at_ns, "incident": incident.incident, "agent": incident.agent}
+    act = {"remedy": "restart", "attempt": 1}
+    steps = [
+        (RemedyStarted(**told, **act, act="restart it", because="it died"), "restart, attempt 1"),
+        (RemedyFinished(**told, **act, outcome="failed", says="no such unit", took_ms=1.0), "restart failed: no such unit"),
+        (RemedyFinished(**told, remedy="validate", attempt=2, outcome="done", says="200 OK", took_ms=1.0), "on probation"),
+        (IncidentClosed(**told, outcome="restarted at 03:16; stable since", held=True), "held: restarted at 03:16"),
+    ]
+    for event, words in steps:
+        board.apply(event)
+        assert words in " ".join(render_table(board, 100).split())

@@ -63,7 +63,10 @@ def binding_of(cgroups: Iterable[CgroupMemory]) -> CgroupMemory | None:
 
 
 class LastSeen(Value, frozen=True):
-    """What user space knew of a process while it lived, because /proc is gone when it hears of the death."""
+    """What user space knew of a process while it lived, because /proc is gone when it hears of the death.
+
+    `environment` is where it keeps its sessions: of one that keeps none that we know, nothing of its environment is kept.
+    """
 
     at_ns: int
     cwd: str | None = None
@@ -73,6 +76,7 @@ class LastSeen(Value, frozen=True):
     host_available_bytes: int | None = None
     host_total_bytes: int | None = None
     maps: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
 
 
 class Words(Value, frozen=True):

@@ -59,6 +59,9 @@ class Marks:
     def __init__(self, state: Path, lockfile_of: Callable[[Agent], str | None] = lambda _: None) -> None:
         self.store = Baselines(state)
         self.lockfile_of = lockfile_of
+        self.snapshot_of: Callable[[Agent], tuple[str, int] | None] = lambda _: None  # a folder, and whose the config is
+        self.state = state
+        self.copier = Beside("snapshots")
         self.runs: dict[int, Run] = {}
         self.failures: deque[str] = deque(maxlen=8)
         self.failed_before: set[str] = set()
@@ -114,6 +117,7 @@ class Marks:
         run.ended_ns = event.at_ns
         if event.status == 0 and run.settled and not run.healthy and run.own is not None:
             self._submit(self._keep, run, run.own)
+            self._snapshot(run)
 
     def beat(self, now_ns: int) -> tuple[str, ...]:
         """Once a second: mark who is due, the longest overdue first, and forget who is gone. What could not be kept, in words."""
@@ -207,6 +211,8 @@ class Marks:
         if run.own is None:
             return
         healthy = now_ns - run.since_ns >= HEALTHY_AFTER_NS
+        if healthy and run.ended_ns is None:
+            self._snapshot(run)
         if healthy and (grew or not run.healthy):
             self._keep(run, run.own)
         elif not healthy and run.last is None and run.identity is not None and (grew or not run.settled):
@@ -240,6 +246,25 @@ class Marks:
             run.healthy = True
             for identity in {run.identity, run.first or run.identity}:
                 self._store(identity, own, run)
+
+    def _snapshot(self, run: Run) -> None:
+        """Keep a copy of the folder that its config names, as it was when this run began, in a thread of its own: that can take long."""
+        wanted = self.snapshot_of(run.agent)
+        if wanted is None or (run.copying is not None and not run.copying.done()):
+            return
+        since_ns = time.time_ns() - (time.clock_gettime_ns(time.CLOCK_BOOTTIME) - run.since_ns)
+        run.copying = self.copier.submit(self._copy, Path(wanted[0]), wanted[1], since_ns)
+
+    def _copy(self, folder: Path, owner_uid: int, since_ns: int) -> None:
+        from agentscope.snapshots import keep
+
+        try:
+            kept = keep(folder, self.state, owner_uid=owner_uid, since_wall_ns=since_ns)
+        except Exception as error:
+            self._failed(f"snapshot {folder}", f"no snapshot of {folder}: {type(error).__name__}: {error}")
+            raise
+        if not kept.current:
+            self._failed(kept.says, kept.says)
 
     def _store(self, identity: str, baseline: Baseline, run: Run) -> None:
         """Keep it, unless another run of the same program was kept just now: of a hundred workers one tells for all."""

@@ -47,6 +47,7 @@ class Run:
     paths: frozenset[str] = frozenset()
     next_ns: int = 0
     pending: Future[None] | None = None
+    copying: Future[None] | None = None
     ended_ns: int | None = None
     held: int = 0
     dropped: bool = False

@@ -138,7 +138,7 @@ class Probes:
 
     def admit(self, agent: Agent, label: str) -> str:
         """Let the agent's user report. Returns why nothing can be known of it, or nothing."""
-        from agentscope.sources.command import identity_of
+        from agentscope.commands import identity_of
 
         socket = self.sockets.get(label)
         if socket is None:

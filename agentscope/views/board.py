@@ -17,6 +17,8 @@ from agentscope.model import (
     ProcessExit,
     Pulse,
     Ready,
+    RemedyFinished,
+    RemedyStarted,
 )
 
 HISTORY = 120  # pulses kept for a sparkline: two minutes
@@ -91,7 +93,7 @@ class Board:
         self.incidents: deque[Happened] = deque(maxlen=INCIDENTS_KEPT)
         self.lost: dict[str, int] = {}
         self.lost_says: dict[str, str] = {}
-        self.outcomes: dict[str, str] = {}
+        self.outcomes: dict[str, str] = {}  # incident -> what is being done about it, or came of it
         self.deaths: dict[str, deque[int]] = {}
         self.wall_offset_ns: int | None = None
         self.now_ns = 0
@@ -117,8 +119,8 @@ class Board:
             case Lost():
                 self.lost[event.source] = self.lost.get(event.source, 0) + event.count
                 self.lost_says[event.source] = event.says
-            case IncidentClosed():
-                self.outcomes[event.incident] = event.outcome
+            case RemedyStarted() | RemedyFinished() | IncidentClosed():
+                self.outcomes[event.incident] = done_words(event)
             case Ready():
                 pass
             case _:
@@ -241,6 +243,19 @@ class Board:
     def lost_count(self) -> int:
         """Everything that was not seen or not delivered."""
         return sum(self.lost.values())
+
+
+def done_words(event: RemedyStarted | RemedyFinished | IncidentClosed) -> str:
+    """How far recovery is with an incident, in a few words."""
+    if isinstance(event, RemedyStarted):
+        return f"{event.remedy}, attempt {event.attempt}"
+    if isinstance(event, IncidentClosed):
+        return {True: "held: ", False: "not held: ", None: ""}[event.held] + event.outcome
+    if event.remedy == "validate":
+        return (
+            "well again, on probation" if event.outcome == "done" else f"not well after attempt {event.attempt}: {event.says}"
+        )
+    return f"{event.remedy} {event.outcome}: {event.says}"
 
 
 def matches(wanted: str, *texts: str) -> bool:

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from agentscope.model import IncidentOpened
 from agentscope.views import safe
 from agentscope.views.board import Board, Happened, Row
 from agentscope.views.wording import age, clock, count_of, cut, fit, sparkline, tight_size
@@ -158,19 +157,20 @@ def losses_of(board: Board) -> str:
     )
 
 
-def incident_words(happened: Happened) -> tuple[str, str]:
-    """An incident in two sentences: what happened to whom; the cause and whom to blame."""
+def incident_words(happened: Happened, done: str = "") -> tuple[str, str]:
+    """An incident in two sentences: what happened to whom; the cause, whom to blame, and what is done about it."""
     incident = happened.incident
     slug = safe(incident.cause, 40)
     headline = safe(incident.headline, 300) or f"{safe(incident.agent.name, 80)} ended and nothing says why"
     doubt = "" if incident.confidence == "certain" else f" ({incident.confidence})"
     blame = f": {safe(incident.culprit, 300)}" if incident.culprit else ""
-    return f"{'[tool] ' if incident.scope == 'tool' else ''}{headline}", f"{slug}{doubt}{blame}"
+    then = f" → {safe(done, 300)}" if done else ""
+    return f"{'[tool] ' if incident.scope == 'tool' else ''}{headline}", f"{slug}{doubt}{blame}{then}"
 
 
-def incident_lines(happened: Happened, width: int) -> tuple[str, str]:
+def incident_lines(happened: Happened, width: int, done: str = "") -> tuple[str, str]:
     """An incident in two lines that fit, for a screen."""
-    headline, blame = incident_words(happened)
+    headline, blame = incident_words(happened, done)
     return cut(f"{time_of(happened)}  {headline}", width), cut(f"{' ' * TIME_CELLS}{blame}", width)
 
 
@@ -211,32 +211,15 @@ def render_table(board: Board, width: int) -> str:
     if board.incidents:
         lines += ["", "INCIDENTS, newest first"]
         for happened in list(board.incidents)[:INCIDENTS_SHOWN]:
-            lines += incident_part(happened, width)
+            lines += incident_part(happened, width, board.outcomes.get(happened.incident.incident, ""))
         if len(board.incidents) > INCIDENTS_SHOWN:
             lines.append(f"{' ' * TIME_CELLS}and {len(board.incidents) - INCIDENTS_SHOWN} before these")
     lines += ["", *filled(engine_of(board, "looked once, nothing is attached: sudo agentscope watch shows it live"), width)]
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def incident_part(happened: Happened, width: int) -> list[str]:
+def incident_part(happened: Happened, width: int, done: str = "") -> list[str]:
     """An incident in as many lines as it takes: nothing is cut where there is no screen to fit."""
-    headline, blame = incident_words(happened)
+    headline, blame = incident_words(happened, done)
     rest = " " * TIME_CELLS
     return [*filled(headline, width, f"{time_of(happened)}  ", rest), *filled(blame, width, rest, rest)]
-
-
-def render_incidents(incidents: Sequence[tuple[IncidentOpened, int | None]], width: int) -> str:
-    """`agentscope incidents`: (incident, wall clock) each in the order given, with what to type to read it."""
-    width = max(NARROWEST, min(width, WIDEST))
-    if not incidents:
-        return "No incident in this time.\n"
-    lines: list[str] = []
-    day = ""
-    for incident, wall_ns in incidents:
-        date = clock(wall_ns, with_date=True)[:10]
-        if date != day:
-            lines += ([""] if lines else []) + [date]
-            day = date
-        lines += incident_part(Happened(incident, wall_ns or incident.at_ns, wall_ns), width)
-        lines.append(f"{' ' * TIME_CELLS}agentscope show {safe(incident.incident, 80)}")
-    return "\n".join(line.rstrip() for line in lines) + "\n"

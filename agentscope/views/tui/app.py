@@ -221,7 +221,8 @@ class WatchApp(App[None]):
     def draw_incident(self, entry: object, line: int, width: int) -> tuple[str, Style]:
         """One incident in two lines."""
         happened = cast("Happened", entry)
-        return incident_lines(happened, width)[line], (
+        done = self.board.outcomes.get(happened.incident.incident, "")
+        return incident_lines(happened, width, done)[line], (
             PLAIN if happened.incident.scope == "tool" else BOLD
         ) if line == 0 else DIM
 

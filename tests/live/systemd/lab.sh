@@ -5,13 +5,14 @@
 #   lab.sh stop PID                    powers it off and removes its cgroups
 # cgroup v1 memory limits (MemoryMax=) are enforced inside; on v1 systemd reports an OOM kill as Result=signal. Needs root.
 set -eu
+NAME=${LAB_NAME:-zoo-systemd} # of its cgroups: two labs at once need two
 CTRL="cpu cpuacct cpuset memory devices freezer blkio pids systemd unified"
 case "${1:-}" in
 start)
   UNITS=$(readlink -f "$2"); RUN=$(readlink -f "${3:-$(mktemp -d)}"); mkdir -p "$RUN/ov"
-  for c in $CTRL; do mkdir -p /sys/fs/cgroup/$c/zoo-systemd; done
-  S=/sys/fs/cgroup/cpuset; cat $S/cpuset.cpus > $S/zoo-systemd/cpuset.cpus; cat $S/cpuset.mems > $S/zoo-systemd/cpuset.mems; echo 1 > $S/zoo-systemd/cgroup.clone_children
-  echo 1G > /sys/fs/cgroup/memory/zoo-systemd/memory.limit_in_bytes
+  for c in $CTRL; do mkdir -p /sys/fs/cgroup/$c/$NAME; done
+  S=/sys/fs/cgroup/cpuset; cat $S/cpuset.cpus > $S/$NAME/cpuset.cpus; cat $S/cpuset.mems > $S/$NAME/cpuset.mems; echo 1 > $S/$NAME/cgroup.clone_children
+  echo 1G > /sys/fs/cgroup/memory/$NAME/memory.limit_in_bytes
   cat > "$RUN/inside.sh" <<IN
 set -eu
 W=$RUN/ov; mount -t tmpfs -o size=512m tmpfs \$W; mkdir \$W/up \$W/work \$W/m; R=\$W/m
@@ -27,7 +28,7 @@ mount -t tmpfs -o mode=755 tmpfs \$R/run
 cd \$R; mkdir -p .old; pivot_root . .old; cd /; umount -l /.old
 exec env -i container=lab PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --unit=lab.target --log-target=journal --show-status=0
 IN
-  setsid sh -c "for c in $CTRL; do echo \$\$ > /sys/fs/cgroup/\$c/zoo-systemd/cgroup.procs; done
+  setsid sh -c "for c in $CTRL; do echo \$\$ > /sys/fs/cgroup/\$c/$NAME/cgroup.procs; done
     exec unshare --pid --fork --kill-child=SIGKILL --mount --cgroup --uts --ipc --propagation private sh -e $RUN/inside.sh" >"$RUN/log" 2>&1 </dev/null &
   O=$!
   for _ in $(seq 1 300); do
@@ -44,6 +45,6 @@ stop)
   kill -s RTMIN+4 "$2" 2>/dev/null || true
   for _ in $(seq 1 50); do [ -d "/proc/$2" ] || break; sleep 0.1; done
   [ -d "/proc/$2" ] && kill -KILL "$2" || true; sleep 0.3
-  for c in $CTRL; do find /sys/fs/cgroup/$c/zoo-systemd -depth -type d -exec rmdir {} \; 2>/dev/null || true; done ;;
+  for c in $CTRL; do find /sys/fs/cgroup/$c/$NAME -depth -type d -exec rmdir {} \; 2>/dev/null || true; done ;;
 *) sed -n 2,6p "$0" >&2; exit 64 ;;
 esac

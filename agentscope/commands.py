@@ -5,13 +5,15 @@ any supervisor. Everything here blocks: it is run beside the loop.
 """
 
 import contextlib
+import fcntl
 import os
 import pwd
 import select
 import signal
 import subprocess
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from agentscope.agents import same_identity, start_ns_of
@@ -78,16 +80,67 @@ def gid_of(uid: int) -> int:
         return NOBODY
 
 
-def run_command(command: tuple[str, ...], identity: Identity | None, environment: Mapping[str, str], timeout_s: float) -> Ran:
+def run_command(
+    command: tuple[str, ...],
+    identity: Identity | None,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    *,
+    stdin: bytes | None = None,
+    cgroups: Sequence[str] = (),
+) -> Ran:
     """Run it to its end, or until the time is up or it has written too much.
+
+    `stdin` is what it can read there: a file in memory, so that one who does not read keeps nobody waiting. `cgroups` are folders of
+    cgroups that it is put into before it begins; what cannot be started then ends with status 127 and says why.
 
     Raises:
         OSError, ValueError: it cannot be started.
     """
-    as_whom = {} if identity is None else {"user": identity.uid, "group": identity.gid, "extra_groups": identity.groups}
+    as_whom: dict[str, object] = {}
+    if cgroups:
+        command = entering(command, identity, cgroups)
+    elif identity is not None:
+        as_whom = {"user": identity.uid, "group": identity.gid, "extra_groups": identity.groups}
+    given = subprocess.DEVNULL if stdin is None else file_of(stdin)
+    try:
+        return _run(command, as_whom, environment, timeout_s, given)
+    finally:
+        if given != subprocess.DEVNULL:
+            os.close(given)
+
+
+def entering(command: tuple[str, ...], identity: Identity | None, cgroups: Sequence[str]) -> tuple[str, ...]:
+    """The command that enters cgroups, takes an identity and becomes the one that was given."""
+    files = [f"{folder}/cgroup.procs" for folder in cgroups]
+    whom = ("-", "-", "-")
+    if identity is not None:
+        whom = str(identity.uid), str(identity.gid), ",".join(map(str, identity.groups))
+    program = Path(__file__).with_name("entering.py")
+    return (sys.executable, "-I", "-S", str(program), *whom, str(len(files)), *files, *command)
+
+
+def file_of(content: bytes) -> int:
+    """A descriptor of a file in memory with this content, to be read from its start and changed by nobody (memfd_create(2))."""
+    made = os.memfd_create("agentscope-stdin", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(made, view) :]
+        os.lseek(made, 0, os.SEEK_SET)
+        fcntl.fcntl(made, fcntl.F_ADD_SEALS, fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL)
+    except OSError:
+        os.close(made)
+        raise
+    return made
+
+
+def _run(
+    command: tuple[str, ...], as_whom: dict[str, object], environment: Mapping[str, str], timeout_s: float, given: int
+) -> Ran:
     deadline = time.monotonic() + timeout_s
     started = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, cwd="/", umask=0o077,
+        command, stdin=given, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True, cwd="/", umask=0o077,
         env={"PATH": PATH, "LANG": "C.UTF-8", **environment}, **as_whom,
     )  # type: ignore[call-overload] # fmt: skip # the three are spelled as one mapping
     assert started.stdout is not None

@@ -1,0 +1,107 @@
+"""`agentscope incidents` and `agentscope show`: what happened, what was done about it, and whether that held. Reads the ledger only."""
+
+import datetime as dt
+import time
+from collections.abc import Iterable, Iterator
+
+import msgspec
+
+from agentscope.durations import seconds_of
+from agentscope.errors import BadInput, UsageError
+from agentscope.ledger import Ledger
+from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted
+from agentscope.policy.standing import VALIDATE
+from agentscope.record import Envelope, encode_again
+from agentscope.views.stories import Act, Story
+
+TOLD = (IncidentOpened, RemedyStarted, RemedyFinished, IncidentClosed)
+
+
+def since_ns_of(duration: str) -> int:
+    """The wall clock (nanoseconds since 1970) such a time ago: "30m", "24h", "7d".
+
+    Raises:
+        UsageError: it is no duration.
+    """
+    try:
+        return time.time_ns() - int(seconds_of("--since", duration, 1, 36500 * 86400) * 1_000_000_000)
+    except BadInput as error:
+        raise UsageError(f"--since {duration!r} is not right", error.why, "--since 24h") from None
+
+
+def wall_ns_of(envelope: Envelope) -> int:
+    """When it was, in nanoseconds since 1970; 0 where the line does not say so in RFC 3339."""
+    try:
+        return int(dt.datetime.fromisoformat(envelope.time).timestamp() * 1_000_000) * 1000
+    except (ValueError, OverflowError):
+        return 0
+
+
+def told_of(ledger: Ledger, since_ns: int | None) -> Iterator[Envelope]:
+    """What is on record of incidents that began, or went on, since then (wall clock)."""
+    for envelope in ledger.read(since_ns):
+        if isinstance(envelope.data, TOLD) and (since_ns is None or wall_ns_of(envelope) >= since_ns):
+            yield envelope
+
+
+def stories_of(envelopes: Iterable[Envelope]) -> list[Story]:
+    """Each incident with what was done, in the order in which they began. Acts whose beginning is not among these are left out."""
+    stories: dict[str, Story] = {}
+    for envelope in envelopes:
+        event = envelope.data
+        if isinstance(event, IncidentOpened):
+            stories[event.incident] = Story(opened=event, wall_ns=wall_ns_of(envelope) or None)
+            continue
+        story = stories.get(event.incident) if isinstance(event, TOLD) else None
+        if story is not None:
+            stories[story.opened.incident] = continued(story, event)
+    return list(stories.values())
+
+
+def continued(story: Story, event: object) -> Story:
+    """The story with what came next."""
+    if isinstance(event, RemedyStarted):
+        return msgspec.structs.replace(story, acts=(*story.acts, Act(started=event)))
+    if isinstance(event, IncidentClosed):
+        return msgspec.structs.replace(story, closed=event)
+    if isinstance(event, RemedyFinished):
+        field = "looked" if event.remedy == VALIDATE else "finished"
+        acts = tuple(
+            msgspec.structs.replace(act, **{field: event}) if act.started.attempt == event.attempt else act
+            for act in story.acts
+        )
+        return msgspec.structs.replace(story, acts=acts)
+    return story
+
+
+def list_incidents(ledger: Ledger, since_ns: int | None, *, as_json: bool, width: int) -> str:
+    """All incidents since then, newest first; as JSON their records, oldest first, as the stream had them."""
+    if as_json:
+        return "".join(encode_again(envelope).decode() for envelope in told_of(ledger, since_ns))
+    from agentscope.views.stories import render_stories
+
+    return render_stories(stories_of(told_of(ledger, since_ns))[::-1], width)
+
+
+def show_incident(ledger: Ledger, incident: str, *, as_json: bool, width: int, color: bool) -> str:
+    """One incident: its report and what was done; as JSON its records.
+
+    Raises:
+        UsageError: there is none of this name, or the beginning of a name fits several.
+    """
+    told = [envelope for envelope in told_of(ledger, None) if getattr(envelope.data, "incident", "").startswith(incident)]
+    names = {envelope.data.incident for envelope in told if isinstance(envelope.data, IncidentOpened)}
+    if incident in names:
+        names = {incident}
+    if not names:
+        raise UsageError(f"there is no incident {incident!r} on record", f"looked in {ledger.folder}", "agentscope incidents")
+    if len(names) > 1:
+        raise UsageError(
+            f"{len(names)} incidents begin with {incident!r}", ", ".join(sorted(names)[:8]), "agentscope incidents"
+        )
+    of_it = [envelope for envelope in told if getattr(envelope.data, "incident", None) in names]
+    if as_json:
+        return "".join(encode_again(envelope).decode() for envelope in of_it)
+    from agentscope.views.stories import render_story
+
+    return render_story(stories_of(of_it)[-1], width=width, color=color)
