@@ -243,10 +243,11 @@ CALLED = ("limit is not a function", "(0 , limit_1.default) is not a function", 
 
 def check_source(root: Path, dice: Random) -> None:
     """Sources of Node in which a name is called, of right lines and others."""
-    text = changed(b"\n".join(dice.choice(SOURCE_LINES) for _ in range(dice.randrange(1, 12))), dice)
-    put(root, "/s/agent.js", text)
-    lines = text.count(b"\n") + 2
-    found = called_package("/s/agent.js", dice.randrange(-1, lines), dice.choice(CALLED), before_ns=1 << 62, root=str(root))
+    between = [dice.choice(SOURCE_LINES) for _ in range(max(0, dice.randrange(-6, 8)))]
+    text = b"\n".join((dice.choice(SOURCE_LINES[:4]), *between, b"await limit(1)"))
+    put(root, "/s/agent.js", changed(text, dice) if dice.random() < 0.7 else text)
+    line = text.count(b"\n") + 1 if dice.random() < 0.8 else dice.randrange(-1, 99)
+    found = called_package("/s/agent.js", line, dice.choice(CALLED), before_ns=1 << 62, root=str(root))
     assert found is None or (found.isprintable() and ".." not in found.split("/"))
 
 
