@@ -29,6 +29,7 @@ from agentscope.baseline.store import Baselines, encoded
 from agentscope.changes import Place, apk, apt, dpkg, pacman, rpm, unattended_upgrades
 from agentscope.changes._look import Look, Spent
 from agentscope.changes._sqlite import rows
+from agentscope.distributions.called import called_package
 from agentscope.distributions.installed import installed, owner_of_file, requirements_of
 from agentscope.distributions.lockfile import NotALock, parse_lock
 from agentscope.distributions.node import node_packages
@@ -226,6 +227,30 @@ def check_lock(root: Path, dice: Random) -> None:
     assert all(version.isprintable() for versions in lock.versions.values() for version in versions)
 
 
+SOURCE_LINES = (
+    b"const limit = require('p-limit');",
+    b'const { v4, v5: limit } = require("uuid/v4");',
+    b"import * as limit from '@scope/chat'",
+    b"var limit_1 = __importDefault(require('p-limit'));",
+    b"function f(limit) {",
+    b"// limit = 3",
+    b"/* limit",
+    b"await limit (1)",
+    b"(0, limit_1.default)('a')",
+)
+CALLED = ("limit is not a function", "(0 , limit_1.default) is not a function", "TypeError: v4 is not a constructor")
+
+
+def check_source(root: Path, dice: Random) -> None:
+    """Sources of Node in which a name is called, of right lines and others."""
+    between = [dice.choice(SOURCE_LINES) for _ in range(max(0, dice.randrange(-6, 8)))]
+    text = b"\n".join((dice.choice(SOURCE_LINES[:4]), *between, b"await limit(1)"))
+    put(root, "/s/agent.js", changed(text, dice) if dice.random() < 0.7 else text)
+    line = text.count(b"\n") + 1 if dice.random() < 0.8 else dice.randrange(-1, 99)
+    found = called_package("/s/agent.js", line, dice.choice(CALLED), before_ns=1 << 62, root=str(root))
+    assert found is None or (found.isprintable() and ".." not in found.split("/"))
+
+
 def check_node(root: Path, dice: Random) -> None:
     """A forged package.json."""
     put(root, "/n/node_modules/a/package.json", changed(b'{"name": "a", "version": "1.0.0", "x": [1, {"y": null}]}', dice))
@@ -280,9 +305,10 @@ CHECKS: dict[str, tuple[Check, int]] = {
     "elf": (check_elf, 20),
     "loader-cache": (check_loader_cache, 5),
     "log": (check_log, 25),
-    "record": (check_record, 20),
+    "record": (check_record, 15),
     "lock": (check_lock, 15),
     "node": (check_node, 5),
+    "source": (check_source, 5),
     "maps": (check_maps, 5),
     "history": (check_history, 5),
 }
