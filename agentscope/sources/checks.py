@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from agentscope import __version__
+from agentscope.commands import identity_for, run_command
 from agentscope.config import HealthConfig
 from agentscope.model import Agent
 from agentscope.sources.aside import Aside, Stuck
-from agentscope.commands import identity_for, run_command
 from agentscope.sources.quoting import quoted
 from agentscope.symbols.signals import signal_name
 
