@@ -10,11 +10,11 @@ import time
 from functools import partial
 
 from agentscope.agents import same_identity, start_ns_of
+from agentscope.commands import identity_of
 from agentscope.config import ProgressConfig
 from agentscope.examination import ProgressResult
 from agentscope.model import Agent
 from agentscope.sources.aside import Aside, Stuck
-from agentscope.commands import identity_of
 from agentscope.sources.notify import Notice
 from agentscope.symbols.rooted import open_regular
 
