@@ -7,6 +7,7 @@ from agentscope.baseline.clock import UTC, Clock, clock
 from agentscope.baseline.differing import compared, difference
 from agentscope.baseline.joining import Changed, explain, place_of, told
 from agentscope.evidence import Evidence, HangScene, Missing
+from agentscope.evidence.package_changes import wall_of
 
 ABSENT = "nothing that it has in memory was replaced on disk"
 KEPT = 40
@@ -36,7 +37,9 @@ class ArmedDrift(Evidence, frozen=True, tag="armed-drift"):
             return f"{self.libraries} libraries and {self.packages} packages are as they were at {self.clock.moment(self.since_wall_ns)}"
         shown = []
         for each in self.changed[:3]:
-            at = f" at {self.clock.moment(each.wall_ns)}" if each.wall_ns is not None else ""
+            gone_ns = each.drifted.until_ns
+            latest = f" at {self.clock.moment(gone_ns)} at the latest" if gone_ns is not None else ""
+            at = f" at {self.clock.moment(each.wall_ns)}" if each.wall_ns is not None else latest
             shown.append(f"{each.says()}{at}")
         more = f", and {self.count - 3} more" if self.count > 3 else ""
         if self.restarted:
@@ -104,13 +107,12 @@ def collect(scene: HangScene) -> ArmedDrift | Missing | None:
         drifted = tuple(each for each in difference(before, now) if each.kind in _OWN and each.how != "added")
     if not drifted and before is None:
         return None
-    since_ns = (
-        before.wall_ns if before is not None else min((each.changed_ns or now.wall_ns for each in drifted), default=0) - 1
-    )
+    # what it has in memory stood there when it started
+    since_ns = before.wall_ns if before is not None else wall_of(scene.process.start_ns)
     window = place_of(now, since_ns=max(0, since_ns), until_ns=now.wall_ns, root=scene.root)
     libraries, packages = compared(before, now) if before is not None else (0, 0)
     return ArmedDrift(
-        source="/proc/PID/maps, the files at those paths now, and its baseline",
+        source=f"/proc/PID/maps, the files at those paths now{', and its baseline' if before is not None else ''}",
         since_wall_ns=since_ns,
         changed=explain(drifted[:KEPT], told(window), root=scene.root) if drifted else (),
         count=len(drifted),
