@@ -13,7 +13,7 @@ import pytest
 from agentscope.agents import start_ns_of
 from agentscope.errors import CannotWrite
 from agentscope.model import Agent
-from agentscope.sources import command
+from agentscope import commands
 from agentscope.sources.notify import NotifySocket
 from agentscope.sources.progress import touched
 from tests.asking import Reporter, Stage, agent_of, facts, until
@@ -40,15 +40,15 @@ def test_whose_rights_a_command_has():
         theirs = Agent(
             name="a", pid=child.pid, start_ns=start_ns_of(child.pid) or 0, start_time="", command="x", uid=0
         )  # it was root when it was started, and is no more
-        assert command.identity_for(theirs, 0) == command.Identity(uid=65534, gid=65534, groups=(100,))
-        assert command.identity_for(theirs, 65534) == command.Identity(uid=65534, gid=65534, groups=(100,))
-        assert command.identity_for(theirs, 1) == command.Identity(uid=1, gid=command.gid_of(1))
-        assert command.identity_for(agent_of(os.getpid()), 0) == command.identity_of(agent_of(os.getpid()))
-        roots = command.identity_for(agent_of(os.getpid()), 1)
+        assert commands.identity_for(theirs, 0) == commands.Identity(uid=65534, gid=65534, groups=(100,))
+        assert commands.identity_for(theirs, 65534) == commands.Identity(uid=65534, gid=65534, groups=(100,))
+        assert commands.identity_for(theirs, 1) == commands.Identity(uid=1, gid=commands.gid_of(1))
+        assert commands.identity_for(agent_of(os.getpid()), 0) == commands.identity_of(agent_of(os.getpid()))
+        roots = commands.identity_for(agent_of(os.getpid()), 1)
         assert roots is not None
         assert roots.uid == 1
-        ran = command.run_command(
-            ("/bin/sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status"), command.identity_for(theirs, 0), {}, 5
+        ran = commands.run_command(
+            ("/bin/sh", "-c", "id -u; id -g; id -G; grep CapEff /proc/self/status"), commands.identity_for(theirs, 0), {}, 5
         )
         assert ran.output.split() == [b"65534", b"65534", b"65534", b"100", b"CapEff:", b"0000000000000000"]
     finally:
@@ -59,9 +59,9 @@ def test_whose_rights_a_command_has():
 def test_a_pid_that_is_anothers_now():
     """If the agent's number belongs to a later process, its user is not taken for the agent's."""
     former = Agent(name="a", pid=os.getpid(), start_ns=1, start_time="", command="x", uid=65534)
-    assert command.identity_of(former) == command.Identity(uid=65534, gid=command.gid_of(65534))
+    assert commands.identity_of(former) == commands.Identity(uid=65534, gid=commands.gid_of(65534))
     nobodys = Agent(name="a", pid=os.getpid(), start_ns=1, start_time="", command="x")
-    assert command.identity_of(nobodys).uid == command.NOBODY
+    assert commands.identity_of(nobodys).uid == commands.NOBODY
 
 
 def test_a_heartbeat_of_a_stranger(tmp_path):
