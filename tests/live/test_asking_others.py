@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from agentscope import commands
 from agentscope.agents import start_ns_of
 from agentscope.errors import CannotWrite
 from agentscope.model import Agent
-from agentscope import commands
 from agentscope.sources.notify import NotifySocket
 from agentscope.sources.progress import touched
 from tests.asking import Reporter, Stage, agent_of, facts, until
