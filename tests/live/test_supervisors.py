@@ -615,7 +615,7 @@ class Docker(Runtime):
         self.runtime = Path(f"/run/agentscope-dock-{os.getpid()}")
         self.socket = f"unix://{folder}/sock"
         self.process = subprocess.Popen(
-            ["dockerd", "--data-root", str(folder / "kept"), "--exec-root", str(self.runtime), "-H", self.socket, "--iptables=false",
+            ["dockerd", "--data-root", str(folder / "kept"), "--exec-root", str(self.runtime), "-H", self.socket, "--iptables=false", "--ip-forward=false",
              "--ip-masq=false", "--bridge=none", "--pidfile", str(folder / "pid"), "--default-ulimit", "nofile=20000:20000"],
             stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT,
         )  # fmt: skip
