@@ -1,6 +1,7 @@
 """Live tests: really crashing processes, each in its own small memory cgroup."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,16 @@ def root() -> None:
     """Skip without root: probes and cgroups need it."""
     if os.geteuid() != 0:
         pytest.skip("needs root: it loads probes and makes memory cgroups")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def forwarding() -> Iterator[None]:
+    """Engines of containers turn on the forwarding of packets; whoever started them here puts it back."""
+    setting = Path("/proc/sys/net/ipv4/ip_forward")
+    before = setting.read_text()
+    yield
+    if setting.read_text() != before:
+        setting.write_text(before)
 
 
 class Theatre:

@@ -252,6 +252,8 @@ def networks() -> Iterator[tuple[str, str]]:
         for name in (here, there):
             ip("netns", "add", name)
             ip("-n", name, "link", "set", "lo", "up")
+            # a namespace begins with what the machine does; a forwarder would say that nobody is there
+            ip("netns", "exec", name, "sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward")
         ip(
             "-n",
             here,
