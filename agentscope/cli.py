@@ -152,9 +152,9 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
-    from agentscope.ledger import state_dir as state_dir_of
     from agentscope.live import Terms
     from agentscope.session import stream_events
+    from agentscope.state import state_dir as state_dir_of
 
     wanted = wanted_of(**targets)
     return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
@@ -169,9 +169,9 @@ def watch(  # noqa: PLR0917 - click gives them by name
     once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any
 ) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
-    from agentscope.ledger import state_dir as state_dir_of
     from agentscope.live import Terms
     from agentscope.session import print_table, replay_screen, watch_screen
+    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.tui import can_show
 
     if once or not can_show():
@@ -201,10 +201,10 @@ def run(  # noqa: PLR0917 - click gives them by name
 ) -> int:
     """Start COMMAND, watch it, explain its end and bring it back; input, output and exit status are passed through untouched."""
     from agentscope.config import AgentConfig, Config, read_config
-    from agentscope.ledger import state_dir as state_dir_of
     from agentscope.live import Terms
     from agentscope.policy import Policy
     from agentscope.running import label_of, run_child
+    from agentscope.state import state_dir as state_dir_of
 
     wanted = read_config(config) if config else Config()
     if recover and not wanted.agents:
@@ -313,7 +313,7 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
     import msgspec
 
     from agentscope.doctor import checks
-    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.report import render_doctor, wants_color, width_of
 
     found = list(checks(state_dir_of(state_dir)))
@@ -335,7 +335,7 @@ def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
     """List the incidents on record, newest first, with what was done and whether it held."""
     from agentscope.history import list_incidents, since_ns_of
     from agentscope.ledger import Ledger
-    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.report import width_of
 
     since_ns = None if since is None else since_ns_of(since)
@@ -351,7 +351,7 @@ def show(incident: str, as_json: bool, state_dir: str | None) -> int:
     """Show one incident on record: its report, what was done, and whether it held. The beginning of its ID is enough."""
     from agentscope.history import show_incident
     from agentscope.ledger import Ledger
-    from agentscope.ledger import state_dir as state_dir_of
+    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.report import wants_color, width_of
 
     ledger = Ledger(state_dir_of(state_dir))
@@ -377,8 +377,8 @@ def verify(as_json: bool, config: str | None, anchors: str | None, state_dir: st
     import msgspec
 
     from agentscope.config import read_config
-    from agentscope.ledger import state_dir as state_dir_of
     from agentscope.ledger.verifying import verify as verify_ledger
+    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.report import width_of
     from agentscope.views.verified import render_verified
 

@@ -24,10 +24,10 @@ from agentscope.classifier import classify
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, binding_of, collect_all
 from agentscope.incidents import Ended
-from agentscope.ledger import Ledger, state_dir
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
 from agentscope.record import timestamp
+from agentscope.state import state_dir
 
 if TYPE_CHECKING:
     from agentscope.examining import Examined
@@ -75,6 +75,8 @@ def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: flo
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:
         return diagnose_live(pid, state, as_json, patience_s)
+    from agentscope.ledger import Ledger
+
     incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
     if incident is None:
         raise NoSuchProcess(

@@ -21,7 +21,6 @@ from agentscope.evidence.package_changes import may_be_drift
 from agentscope.evidence.session import going_on
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
-from agentscope.ledger import Ledger
 from agentscope.model import (
     AgentGone,
     AnyEvent,
@@ -40,6 +39,7 @@ from agentscope.sources import Engine
 from agentscope.symbols.signals import signal_name
 
 if TYPE_CHECKING:
+    from agentscope.ledger import Ledger
     from agentscope.marks import Marks
     from agentscope.marks.beside import InTurn
     from agentscope.marks.run import Run
@@ -81,7 +81,7 @@ class Judged(NamedTuple):
 class Pipeline:
     """Folds events and tells every incident to `sink`, in order and without waiting for anything."""
 
-    def __init__(self, sink: Sink, engine: Engine | None = None, ledger: Ledger | None = None) -> None:
+    def __init__(self, sink: Sink, engine: Engine | None = None, ledger: "Ledger | None" = None) -> None:
         self.sink = sink
         self.engine = engine
         self.ledger = ledger

@@ -13,7 +13,7 @@ from agentscope.vigil import Vigil
 PULSE_S = 1.0
 THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
 LONGEST_PAUSE_S = 3.0
-READS_AGAIN_A_SECOND = 4  # a hundred agents are read again within half a minute
+READS_AGAIN_A_SECOND = 2  # a hundred agents are read again within a minute, a few every second or two
 
 
 class Pulses:

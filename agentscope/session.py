@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING
 from agentscope.agents import Target
 from agentscope.config import Config
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
-from agentscope.ledger import Ledger, state_dir
+from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
 from agentscope.sources import Engine, Source
+from agentscope.state import state_dir
 
 if TYPE_CHECKING:
     from agentscope.views.board import Board

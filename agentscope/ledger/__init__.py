@@ -23,7 +23,7 @@ says why). **What a crash does.** A torn last line is set aside in a file of its
 Secrets are redacted where a line is made (`record.py`), before it comes here.
 """
 
-from agentscope.ledger.book import DEFAULT_STATE_DIR, Ledger, state_dir
+from agentscope.ledger.book import Ledger
 from agentscope.ledger.settings import Settings
 
-__all__ = ["DEFAULT_STATE_DIR", "Ledger", "Settings", "state_dir"]
+__all__ = ["Ledger", "Settings"]

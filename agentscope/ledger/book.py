@@ -15,20 +15,9 @@ from agentscope.ledger.upkeep import Upkeep
 from agentscope.model import IncidentOpened
 from agentscope.record import Envelope, read_lines
 
-DEFAULT_STATE_DIR = Path("/var/lib/agentscope")
 LOCK_S = 1.0  # how long an append from the event loop may wait for others, who hold the lock for 0.1 ms, or once make a key
 DURABLE_S = 10.0
 CLOSE_S = 3.0
-
-
-def state_dir(given: str | None = None) -> Path:
-    """Where the record lives: as given, `AGENTSCOPE_STATE_DIR`, /var/lib/agentscope for root, else below the user's own state."""
-    named = given or os.environ.get("AGENTSCOPE_STATE_DIR")
-    if named:
-        return Path(named)
-    if os.geteuid() == 0:
-        return DEFAULT_STATE_DIR
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "agentscope"
 
 
 class Ledger:
