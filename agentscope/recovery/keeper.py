@@ -28,6 +28,7 @@ from agentscope.policy.steps import (
     Wait,
     attempt_of,
     next_step,
+    starter,
 )
 from agentscope.recovery.acting import Acting
 from agentscope.recovery.claim import Claim
@@ -40,7 +41,9 @@ LOOK_S = 0.05  # between looks at a new instance in its first second; after that
 STALE_S = 3600.0  # what has been open for longer when we come back is left to people, who will have looked by now
 ACT_LIMIT_S = 120.0  # how long a command of an act that nobody waits for any more may go on
 STARTING_S = 0.5  # how long after an act what it started may still be on its way to its program
-NO_START_S = 2.0  # how long an instance may be awaited after going back, where the next rung starts one
+NO_START_S = (
+    0.5  # how long an instance may be awaited that a command has started which went back, where the next rung starts one
+)
 
 
 class Keeper:
@@ -249,7 +252,7 @@ class Keeper:
         assert incident is not None
         restores = step.remedy in RESTORING
         there = self.known.newer(chain)
-        newcomer = there if restores and chain.restoring is None else None
+        newcomer = there if restores and self.known.is_unseen(chain, there) else None
         order = await self.acting.order(incident, there or incident.agent, step.attempt, restores=restores)
         intent = RemedyStarted(
             at_ns=now_ns(),
@@ -302,14 +305,12 @@ class Keeper:
             await asyncio.sleep(LOOK_S if now_ns() - began_ns < 1e9 else 4 * LOOK_S)
 
     def until(self, step: Validate, chain: Chain) -> float:
-        """How long it may take. Going back does not always start anything: then the next rung does, and soon."""
-        deed, ladder = chain.restoring, self.policy.ladder_of(chain.death.cause)
-        if deed is None or deed.remedy != "rollback" or deed.outcome != "done" or deed.pid is not None:
+        """How long it may take. A command that goes back does not always start anything: then the next rung does, and soon."""
+        deed, now_s = chain.restoring, self.known.now_s()
+        if deed is None or deed.remedy != "rollback" or deed.outcome != "done":
             return step.until_s
-        starts_later = "rollback" in ladder and "restart" in ladder[ladder.index("rollback") :]
-        if starts_later and self.known.newer(chain) is None:
-            return min(step.until_s, self.known.now_s() + NO_START_S)
-        return step.until_s
+        is_next = starter(self.policy, self.known.standing, now_s) is not None and self.known.newer(chain) is None
+        return min(step.until_s, now_s + NO_START_S) if is_next else step.until_s
 
     def act_goes_on(self, since_s: float) -> bool:
         """Whether a command of an act that we did not see end still runs: until it has ended, nothing can be told."""
