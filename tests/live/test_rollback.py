@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from drift.places import PIP, PYTHON, QUIET, WHEELS, Unplayable, fetch, ran
-from recovering import Stage, wait_for
 from test_remedies import order
 
 from agentscope.remedies import restart_fresh, rollback
