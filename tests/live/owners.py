@@ -136,6 +136,83 @@ class Systemd:
         self.lab("stop", str(self.pid), check=False)
 
 
+class Session:
+    """A real service manager of root's own (`systemd --user`), over a /run of its own: the numbers of its processes are the machine's.
+
+    The systemd of the lab counts pids in a namespace of its own, and probes do not; what is to watch from below systemd runs here.
+    `front` is put before a command that is to see this manager. Units are those that are given, by their names.
+    """
+
+    NAME = "agentscope-session"
+    PLACE_ALL = (
+        'for c in /sys/fs/cgroup/*/; do mkdir -p "$c$0/user@0.service"; case $c in */cpuset/) for f in cpuset.cpus cpuset.mems; do '
+        'cat "$c$f" >"$c$0/$f"; cat "$c$f" >"$c$0/user@0.service/$f"; done; esac; echo $$ >"$c$0/user@0.service/cgroup.procs"; done; '
+        'exec unshare --mount --propagation private sh -c "$1"'
+    )
+    BEGIN = (
+        "mount -t tmpfs -o mode=755 tmpfs /run && mkdir -p /run/systemd/system /run/user/0 && chmod 700 /run/user/0 && "
+        "exec env -i HOME=/root USER=root PATH=/usr/sbin:/usr/bin:/sbin:/bin XDG_RUNTIME_DIR=/run/user/0 XDG_CONFIG_HOME={0}/config "
+        "XDG_STATE_HOME={0}/kept XDG_CACHE_HOME={0}/cache /lib/systemd/systemd --user --unit=basic.target --log-target=console"
+    )
+
+    def __init__(self, folder: Path, units: dict[str, str]) -> None:
+        if os.geteuid() != 0 or not Path("/sys/fs/cgroup/systemd").is_dir() or not Path("/lib/systemd/systemd").exists():
+            raise Unplayable("needs root, systemd (apt-get install systemd) and its own hierarchy of cgroups")
+        self.folder = folder
+        self.units = folder / "config" / "systemd" / "user"
+        self.units.mkdir(parents=True)
+        for name, text in units.items():
+            (self.units / name).write_text(text)
+        with (folder / "session.log").open("wb") as log:
+            self.process = subprocess.Popen(
+                ["sh", "-c", self.PLACE_ALL, self.NAME, self.BEGIN.format(folder)], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True,
+            )  # fmt: skip
+        self.front = ("nsenter", "-t", str(self.process.pid), "-m", "--")
+        until = time.monotonic() + 20
+        while self.control("is-system-running", check=False).strip() not in {"running", "degraded"}:
+            if self.process.poll() is not None or time.monotonic() > until:
+                self.close()
+                raise Unplayable(f"no service manager can be started here: {(folder / 'session.log').read_text()[-300:]}")
+            time.sleep(0.1)
+
+    def control(self, *words: str, check: bool = True) -> str:
+        """Run systemctl about its units."""
+        command = [*self.front, "env", "XDG_RUNTIME_DIR=/run/user/0", "systemctl", "--user", *words]
+        ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert ran.returncode == 0 or not check, ran.stderr
+        return ran.stdout
+
+    def show(self, unit: str, name: str) -> str:
+        """One property of a unit."""
+        return self.control("show", f"--property={name}", "--value", unit).strip()
+
+    def close(self) -> None:
+        """End it with all its units, and remove its cgroups."""
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(5)
+        for _ in range(50):
+            groups = [each for place in Path("/sys/fs/cgroup").iterdir() for each in (place / self.NAME).rglob("cgroup.procs")]
+            left = {int(pid) for group in groups for pid in group.read_text().split()}
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            if not left:
+                break
+            time.sleep(0.05)
+        for place in Path("/sys/fs/cgroup").iterdir():
+            folders = sorted(
+                (each.parent for each in (place / self.NAME).rglob("cgroup.procs")), key=lambda each: -len(each.parts)
+            )
+            for each in folders:
+                with contextlib.suppress(OSError):
+                    each.rmdir()
+
+
 class Supervisord:
     """A real supervisord with a few programs."""
 
@@ -148,7 +225,8 @@ class Supervisord:
         ("holder", "child port={port}", "autorestart=false"),
     )
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *more: tuple[str, str, list[str]]) -> None:
+        """`more` are programs of its caller's: a name, its rule, and its command."""
         if not (PYTHON.parent / "supervisord").exists():
             raise Unplayable("supervisord is not installed: pip install -e '.[dev]'")
         self.folder = folder
@@ -160,6 +238,10 @@ class Supervisord:
             f"[program:{name}]\ncommand={PYTHON} {WORKER} {folder}/starts-{name} {words.format(port=port)}\n"
             f"autostart=false\nstartsecs=0\n{rule}\n"
             for name, words, rule in self.PROGRAMS
+        )
+        programs += "".join(
+            f"[program:{name}]\ncommand={' '.join(command)}\nautostart=false\nstartsecs=0\n{rule}\n"
+            for name, rule, command in more
         )
         self.config.write_text(
             f"[unix_http_server]\nfile={folder}/sock\nusername=root\npassword=secret ; plain\n[supervisord]\n"
@@ -301,13 +383,13 @@ class Runtime:
         log = self.folder / "starts" / name
         return len(log.read_text().split()) if log.exists() else 0
 
-    def start(self, name: str, *options: str, words: tuple[str, ...] = ()) -> int:
-        """Run a container afresh; the pid of its agent here outside."""
+    def start(self, name: str, *options: str, words: tuple[str, ...] = (), before: tuple[str, ...] = ()) -> int:
+        """Run a container afresh; the pid of its agent here outside. `before` is put before its command."""
         self.run("rm", "-f", name, check=False)
         (self.folder / "starts" / name).unlink(missing_ok=True)
         mounts = ("-v", f"{PLACE}:/place:ro", "-v", f"{self.folder}/starts:/starts")
         worker = (str(IMAGE_PYTHON), "/place/worker.py", f"/starts/{name}", *words)
-        self.run("run", "-d", "--network=none", "-m", "64m", "--name", name, *mounts, *options, "agent:1", *worker)
+        self.run("run", "-d", "--network=none", "-m", "64m", "--name", name, *mounts, *options, "agent:1", *before, *worker)
         for _ in range(100):
             if self.starts(name):
                 time.sleep(0.3)
