@@ -123,7 +123,12 @@ class Keeper:
         """Whether an end in the middle of a recovery ends that too: somebody stopped it, or it ended by itself once it had been well."""
         if event.incident is not None or event.says == STOPPED_BY_US or self.acting.busy:
             return False
-        return event.by is not None or isinstance(self.step(), Probation)
+        deed = self.chain.restoring if self.chain is not None else None
+        ours = deed is not None and deed.pid in {
+            None,
+            event.agent.pid,
+        }  # not something else that has its name, as a step before a start
+        return event.by is not None or (ours and isinstance(self.step(), Probation))
 
     def closes(self, closed: IncidentClosed) -> bool:
         """A hang ended: what we are at goes on; one that went on by itself before anything was done is over."""
@@ -220,14 +225,14 @@ class Keeper:
     async def go_on(self, chain: Chain, step: Step, turn: int) -> None:
         """A step of an incident that is open."""
         match step:
-            case Wait() if self.known.newer(chain) is not None:  # somebody else was quicker
+            case Wait() if await self.instance(chain) is not None:  # somebody else was quicker
                 await self.act(chain, Act(remedy="restart", attempt=attempt_of(chain), because="it was started meanwhile"))
             case Wait() | Probation():
                 await self.rest(step.until_s - self.known.now_s(), turn)
             case Act():
                 await self.act(chain, step)
             case Settle():
-                self.settle(chain, step)
+                await self.settle(chain, step)
             case Validate():
                 await self.validate(chain, step)
             case Commit():
@@ -251,7 +256,7 @@ class Keeper:
         incident = self.known.incident
         assert incident is not None
         restores = step.remedy in RESTORING
-        there = self.known.newer(chain)
+        there = await self.instance(chain) if restores else self.known.newer(chain)
         newcomer = there if restores and self.known.is_unseen(chain, there) else None
         order = await self.acting.order(incident, there or incident.agent, step.attempt, restores=restores)
         intent = RemedyStarted(
@@ -273,9 +278,17 @@ class Keeper:
         self.known.watch(done.pid)
         self.known.tell_outcome(chain, step.remedy, step.attempt, Outcome(done.outcome, done.says, began_ns, done.pid))
 
-    def settle(self, chain: Chain, step: Settle) -> None:
-        """An act whose outcome nobody saw: what is there now is all that can be told."""
+    async def instance(self, chain: Chain) -> Agent | None:
+        """The new instance, if one is there: one that an act told of, or that its owner takes for it."""
+        incident, deed = self.known.incident, chain.restoring
+        assert incident is not None
         there = self.known.newer(chain)
+        told = there is not None and deed is not None and there.pid == deed.pid
+        return there if there is None or told or await self.acting.is_main(incident, there) else None
+
+    async def settle(self, chain: Chain, step: Settle) -> None:
+        """An act whose outcome nobody saw: what is there now is all that can be told."""
+        there = await self.instance(chain)
         says = "agentscope ended before it knew what came of this"
         if step.remedy in RESTORING:
             says += f"; pid {there.pid} lives" if there is not None else "; no instance lives"
@@ -290,7 +303,7 @@ class Keeper:
         look = Look(self.health, self.around.owner_uid)
         began_ns, until_s = now_ns(), self.until(step, chain)
         while True:
-            there = self.known.newer(chain) or self.known.watch(deed.pid)
+            there = await self.instance(chain) or self.known.watch(deed.pid)
             lived_s = 0.0 if there is None else (now_ns() - there.start_ns) / 1e9
             seen = await look.at(there, self.known.pids_of(there), lived_s, incident.agent)
             if self.wanted is not None or self.leaving or self.chain is None or self.chain.deaths != chain.deaths:

@@ -71,7 +71,10 @@ class Known:
         return [tree.agent for tree in self.pipeline.incidents.trees if tree.agent.name == self.label]
 
     def newer(self, chain: Chain | None) -> Agent | None:
-        """The newest instance that began after the last death and is there: not one that hangs, nor one that was there before."""
+        """The instance that began after the last death and is there: not one that hangs, nor one that was there before.
+
+        Of several the one that an act told of, else the newest.
+        """
         if chain is None:
             return None
         ended = self.incident.agent if self.incident is not None else None
@@ -82,7 +85,8 @@ class Known:
             for agent in self.instances()
             if boot_s + agent.start_ns / 1e9 > since_s and not (ended is not None and same(agent, ended)) and is_there(agent)
         ]
-        return max(found, key=lambda agent: agent.start_ns, default=None)
+        told = chain.restoring.pid if chain.restoring is not None else None
+        return max(found, key=lambda agent: (agent.pid == told, agent.start_ns), default=None)
 
     def is_unseen(self, chain: Chain, agent: Agent | None) -> bool:
         """Whether an instance came by itself, and nothing that was done since the death was about it.

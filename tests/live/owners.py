@@ -160,7 +160,7 @@ class Session:
             raise Unplayable("needs root, systemd (apt-get install systemd) and its own hierarchy of cgroups")
         self.folder = folder
         self.units = folder / "config" / "systemd" / "user"
-        self.units.mkdir(parents=True)
+        self.units.mkdir(parents=True, exist_ok=True)
         for name, text in units.items():
             (self.units / name).write_text(text)
         with (folder / "session.log").open("wb") as log:
