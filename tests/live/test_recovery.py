@@ -12,6 +12,7 @@ import pytest
 from recovering import Stage, wait_for
 from zoo import AGENTSCOPE
 
+HAMPERED = Path(__file__).with_name("hampered.py")
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 QUICK = 'probation = "2s"\nvalidate = "5s"\nbackoff = "200ms"\n'
 OPENED, STARTED, FINISHED, CLOSED = (
@@ -260,6 +261,19 @@ def test_run_brings_its_child_back(tmp_path, engine):
     assert "(attempt 1)" in done.stderr
     assert done.returncode == 0
     assert lives.read_text() == "xx"
+
+
+@pytest.mark.parametrize("how", ["late", "blind"])
+def test_run_brings_its_child_back_on_a_bad_day(tmp_path, how):
+    """An end that is judged late, as on a machine with other work, and one whose record the kernel has lost, are recovered from as well."""
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    done = subprocess.run(
+        [sys.executable, HAMPERED, how, "run", "--recover", "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "1"],
+        input="", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert lives.read_text() == "xx", done.stderr
+    assert done.returncode == 0
 
 
 def test_run_without_recovery_starts_nothing_again(tmp_path):
