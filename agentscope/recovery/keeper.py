@@ -66,6 +66,7 @@ class Keeper:
         self.news = asyncio.Event()
         self.turn = 0  # grows with everything that is heard: who looked meanwhile looks anew
         self.leaving = False
+        self.back_s: float | None = None  # when we took up an incident that was open
         self.started_ns: int | None = None  # when the last act that starts something ended
         self.task: asyncio.Task[None] | None = None
 
@@ -200,6 +201,7 @@ class Keeper:
 
     def come_back(self, chain: Chain, *, resume: bool) -> None:
         """What was open when we were not there: it goes on, unless that is long ago or not wanted."""
+        self.back_s = self.known.now_s()
         away_s = self.known.now_s() - chain.last_s
         if not resume:
             self.known.tell_closed(chain, LeaveAlone(why="agentscope was started with --no-resume"))
@@ -225,7 +227,7 @@ class Keeper:
     async def go_on(self, chain: Chain, step: Step, turn: int) -> None:
         """A step of an incident that is open."""
         match step:
-            case Wait() if await self.instance(chain) is not None:  # somebody else was quicker
+            case Wait() if self.known.is_unseen(chain, await self.instance(chain)):  # somebody else was quicker
                 await self.act(chain, Act(remedy="restart", attempt=attempt_of(chain), because="it was started meanwhile"))
             case Wait() | Probation():
                 await self.rest(step.until_s - self.known.now_s(), turn)
@@ -318,8 +320,13 @@ class Keeper:
             await asyncio.sleep(LOOK_S if now_ns() - began_ns < 1e9 else 4 * LOOK_S)
 
     def until(self, step: Validate, chain: Chain) -> float:
-        """How long it may take. A command that goes back does not always start anything: then the next rung does, and soon."""
+        """How long it may take; while we were away nobody looked.
+
+        A command that goes back does not always start anything: then the next rung does, and soon.
+        """
         deed, now_s = chain.restoring, self.known.now_s()
+        if deed is not None and self.back_s is not None and deed.started_s < self.back_s:
+            return max(step.until_s, self.back_s + self.policy.validate_s)
         if deed is None or deed.remedy != "rollback" or deed.outcome != "done":
             return step.until_s
         is_next = starter(self.policy, self.known.standing, now_s) is not None and self.known.newer(chain) is None

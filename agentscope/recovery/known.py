@@ -89,16 +89,16 @@ class Known:
         return max(found, key=lambda agent: (agent.pid == told, agent.start_ns), default=None)
 
     def is_unseen(self, chain: Chain, agent: Agent | None) -> bool:
-        """Whether an instance came by itself, and nothing that was done since the death was about it.
+        """Whether an instance came by itself: nothing that was done since the death was about it, nor was it looked at in vain.
 
         One that began while it was rolled back may have loaded what was taken away.
         """
         deed = chain.restoring
         if deed is None or agent is None:
             return agent is not None
-        looked_s = deed.failed_s or deed.finished_s
+        over_s = deed.failed_s or deed.finished_s
         began_s = self.pipeline.recorder.boot_wall_ns / 1e9 + agent.start_ns / 1e9
-        return deed.remedy == "rollback" and looked_s is not None and began_s > looked_s
+        return over_s is not None and began_s > over_s
 
     def pids_of(self, agent: Agent | None) -> list[int]:
         """The processes of an instance."""
