@@ -10,6 +10,7 @@ import click
 
 from agentscope import __version__
 from agentscope.errors import AgentscopeError, BadInput, CannotWrite, ExitStatus, UsageError
+from agentscope.service import service
 
 Command = Callable[..., Any]
 
@@ -131,7 +132,7 @@ def wanted_of(
     return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, commands={"service": service})
 @click.version_option(__version__, prog_name="agentscope")
 def main() -> None:
     """Tells why a long-running process died, with proof from the kernel.

@@ -280,6 +280,11 @@ class Live:
         member = self.members.get(pid)
         return member.tree.agent if member is not None else None
 
+    def is_judging(self, agent: Agent) -> bool:
+        """Whether an end of this agent was seen, or may have been, and what it was is not told yet: it takes LATE_S at the most."""
+        held = any(ended.agent == agent for ended in self.pipeline.incidents.held.values())
+        return held or bool(self.backlog) or self.in_turn.waits((agent.pid, agent.start_ns))
+
     def know_python(self, family: Iterable[ProcessExec]) -> None:
         """Teach the fault probe where the Python processes among these keep their frames."""
         self.engine.know_python([process.pid for process in family if "python" in (process.exe or process.comm)])

@@ -30,6 +30,7 @@ from agentscope.model import (
     IncidentClosed,
     IncidentOpened,
     ProcessExec,
+    ProcessExit,
     RemedyFinished,
     RemedyStarted,
 )
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from agentscope.sources import Engine
 
 BECOMES_S = 0.02  # a child that was let go is its command by then, and can be looked at
-JUDGED_S = 5.0  # how long an end may take to be judged: wrappers are waited for
+SEEN_S = 2.0  # by when the engine must have told an end that we know as its parent
 LOOK_S = 0.02
 
 
@@ -115,6 +116,8 @@ class Running:
         self.ended = asyncio.Event()
         self.stop = asyncio.Event()  # we are asked to end, and nobody is there to pass that on to
         self.gone: set[int] = set()
+        self.agents: dict[int, Agent] = {}  # the one that was started last
+        self.untold: ProcessExit | None = None  # the end of the last child, as its parent knows it
 
     async def attend(self, held: seats.Held, degraded: tuple[str, ...]) -> int:
         """Watch the child, held at its start, and whoever comes after it. Returns the raw wait status of the last."""
@@ -168,29 +171,50 @@ class Running:
         for event in self.child.drain():
             if self.live is None:
                 self.pipeline.tell(event)
+            else:
+                self.untold = event
         self.status = self.child.status
         self.ended.clear()
 
     async def comes_back(self) -> bool:
-        """Whether another child is there, once it is known what is to be done about the end of this one."""
+        """Whether another child is there, once it is known what is to be done about the end of this one.
+
+        An end is judged beside the loop, where what is installed is looked at: that is waited for as long as it is allowed to take.
+        """
         assert self.child is not None
         assert self.recovery is not None
         if not self.recovery.keepers:
             return False
-        child, judged_by = self.child, time.monotonic() + JUDGED_S
+        child, seen_by = self.child, time.monotonic() + SEEN_S
         while not self.stop.is_set():
             if self.child is not child:
                 return True
-            judged = child.pid in self.gone or time.monotonic() > judged_by
-            if judged and not self.recovery.is_open(self.label):
-                return False
+            if not self.is_judging(child.pid) and (child.pid in self.gone or time.monotonic() > seen_by):
+                if child.pid not in self.gone and self.untold is not None:
+                    self.tell_unseen(self.untold)
+                elif not self.recovery.is_open(self.label):
+                    return False
             await asyncio.sleep(LOOK_S)
         return False
+
+    def is_judging(self, pid: int) -> bool:
+        """Whether the end of this child was seen, and what it was is being worked out."""
+        agent = self.agents.get(pid)
+        return self.live is not None and agent is not None and self.live.is_judging(agent)
+
+    def tell_unseen(self, end: ProcessExit) -> None:
+        """An end that the engine has lost: as its parent we know of it, if not by whom and why."""
+        self.untold = None
+        self.pipeline.lost("run", f"the kernel's record of the end of pid {end.pid} did not come: it is judged without")
+        self.pipeline.tell(end)
 
     def hear(self, event: AnyEvent) -> None:
         """What was decided about the end of a child: nothing was, or it is an incident that recovery has heard of by now."""
         if isinstance(event, AgentGone):
             self.gone.add(event.agent.pid)
+        elif isinstance(event, AgentSeen):
+            self.gone.discard(event.agent.pid)  # a number used again
+            self.agents = {event.agent.pid: event.agent}
 
     def show(self, event: AnyEvent) -> None:
         """An incident as a report on stderr, and what is done about it in a line each; `run` says nothing else.

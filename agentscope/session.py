@@ -18,6 +18,7 @@ from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
+from agentscope.service.telling import Telling, told_to_systemd
 from agentscope.sources import Engine, Source
 from agentscope.state import state_dir
 
@@ -87,6 +88,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     """`agentscope events`: NDJSON on standard output until a signal, the time is up, or the reader has gone."""
     from agentscope.views.ndjson import NdjsonWriter
 
+    telling = Telling(os.environ)
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
@@ -96,7 +98,8 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
         with stop_on_signals() as stop:
             writer.closed.add_done_callback(lambda _: stop.set())
             live.start()
-            await live.run_until(stop, for_s)
+            async with told_to_systemd(telling):
+                await live.run_until(stop, for_s)
             await writer.flush(FLUSH_S)
             if writer.closed.done():
                 writer.closed.result()

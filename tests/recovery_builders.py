@@ -122,7 +122,8 @@ class World:
             )
         )  # fmt: skip
         self.acts.append((self.now_s, step.remedy))
-        if step.remedy in {"restart", "restart-fresh", "rollback"} and self.act_works:
+        starts = {"restart", "restart-fresh"} | ({"rollback"} if self.policy.rollback else set())  # a snapshot starts nothing
+        if step.remedy in starts and self.act_works:
             # a remedy stops a living instance before it starts another
             self.instances = 1
             self.most_instances = max(self.most_instances, self.instances)

@@ -4,6 +4,7 @@
 
 import datetime as dt
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -256,6 +257,48 @@ def test_changes_of_the_last_fortnight_are_no_change():
     assert world.did() == ["restart", "restart"]
 
 
+def test_a_snapshot_that_was_put_back_is_started_at_once():
+    """Nothing is awaited that nobody starts: the restart follows a rollback to a snapshot, even where it stands before it."""
+    for ladder in (("rollback", "restart"), ("restart", "rollback", "alert")):
+        policy = Policy(restart=("x",), snapshot="/srv/venv", ladder={"drift": ladder}, backoff_s=0.0)
+        world = World(policy)
+        world.die("drift/abi", evidence=(CHANGED,))
+        if ladder[0] == "restart":
+            world.until_probation()
+            world.die("drift/abi", evidence=(CHANGED,))
+        world.do()
+        assert world.did()[-1] == "rollback"
+        assert world.step == Act("restart", world.step.attempt, "it was rolled back, which does not start it")
+        world.run()
+        assert world.did()[-2:] == ["rollback", "restart"]
+        assert world.closed[0].held is True
+
+
+def test_a_command_that_goes_back_may_start_it_too():
+    """Whoever goes back by a command is looked at first: what that has started is validated, and nothing else is started."""
+    world = World(GOES_BACK)
+    world.die("drift/abi", evidence=(CHANGED,))
+    world.run()
+    assert world.did() == ["rollback"]
+    assert world.closed[0].held is True
+
+
+def test_starts_before_going_back_do_not_count_for_the_same_death():
+    """Three restarts for the same death, then a rollback: what is rolled back is started, within the limit over all."""
+    policy = Policy(restart=("x",), snapshot="/srv/venv", ladder={"crash": ("restart", "rollback")}, backoff_s=0.0)
+    world = World(policy)
+    for _ in range(4):
+        world.die("crash/abort")
+        world.until_probation()
+    assert world.did() == ["restart"] * 3 + ["rollback", "restart"]
+    world = World(msgspec.structs.replace(policy, restarts=1))
+    world.die("crash/abort")
+    world.until_probation()
+    world.die("crash/abort")
+    world.run()
+    assert world.did() == ["restart", "rollback"]
+
+
 def test_a_failed_act_leaves_for_the_next_rung():
     """A restart command that is missing does not keep a rollback from being tried."""
     world = World(
@@ -437,6 +480,7 @@ POLICIES = st.builds(
     Policy,
     restart=st.just(("x",)),
     rollback=st.sampled_from([(), ("y",)]),
+    snapshot=st.sampled_from([None, "/srv/venv"]),
     hooks=st.sampled_from([(), ("/bin/hook",)]),
     restarts=st.integers(1, 6),
     per_cause=st.integers(1, 4),

@@ -86,6 +86,12 @@ def next_step(policy: Policy, standing: Standing, now_s: float) -> Step:
     tried = chain.restoring
     if policy.dry_run and tried is not None:
         return LeaveAlone(why=f"dry run: {tried.remedy} would have been done")
+    if (
+        tried is not None
+        and tried.remedy == "rollback"
+        and (going_on := start_after(policy, standing, tried, now_s)) is not None
+    ):
+        return going_on
     if tried is not None and tried.held is not False and tried.outcome in {"done", "unknown"}:
         if tried.held is None:
             return Validate(until_s=(tried.finished_s or tried.started_s) + policy.validate_s, attempt=tried.attempt)
@@ -93,6 +99,33 @@ def next_step(policy: Policy, standing: Standing, now_s: float) -> Step:
     if tried is not None and (told := tell_first(policy, chain)) is not None:
         return told
     return climb(policy, standing, chain, now_s)
+
+
+def start_after(policy: Policy, standing: Standing, tried: Deed, now_s: float) -> Act | Wait | None:
+    """Going back starts nothing: the restart that follows, wherever it stands in the ladder. None: there is none, or it is too early.
+
+    A command that goes back may have it started too, as nixos-rebuild does, so that is looked at first. A snapshot cannot.
+    """
+    rung = starter(policy, standing, now_s)
+    at_once = tried.outcome == "done" and tried.held is None and not policy.rollback
+    in_vain = tried.outcome in {"done", "unknown"} and tried.held is False
+    if rung is None or not (at_once or in_vain):
+        return None
+    chain = standing.chain
+    assert chain is not None
+    until_s = rests_until(policy, standing, rung)
+    if now_s < until_s:
+        return Wait(until_s=until_s)
+    return Act(remedy=rung, attempt=attempt_of(chain), because="it was rolled back, which does not start it")
+
+
+def starter(policy: Policy, standing: Standing, now_s: float) -> str | None:
+    """The rung that starts it once it was rolled back; None where its ladder has none, or its limit is reached."""
+    chain = standing.chain
+    assert chain is not None
+    ladder, _ = rungs_for(policy, chain.death)
+    rung = next((rung for rung in ladder if rung in RESTARTS), None)
+    return rung if rung is not None and over_limit(policy, standing, now_s) is None else None
 
 
 def proven(policy: Policy, tried: Deed, now_s: float) -> Step:
@@ -217,7 +250,9 @@ def over_limit(policy: Policy, standing: Standing, now_s: float) -> str | None:
     ]
     if len(counted) >= policy.restarts:
         return f"{len(counted)} restarts within {policy.within_s:g} s, and the limit is {policy.restarts}"
-    same = sum(deed.fingerprint == chain.death.fingerprint for deed in counted)
+    # what was started before going back stood on something else
+    back_s = max((deed.started_s for deed in chain.deeds if deed.remedy == "rollback" and deed.outcome == "done"), default=0.0)
+    same = sum(deed.fingerprint == chain.death.fingerprint and deed.started_s >= back_s for deed in counted)
     if same >= policy.per_cause:
         return f"{same} restarts after the same death, and the limit is {policy.per_cause}"
     return None

@@ -1,6 +1,7 @@
 """One act: what a remedy is told, its intent in words, and its outcome, whatever goes wrong in it."""
 
 import asyncio
+import contextlib
 import threading
 from typing import TYPE_CHECKING
 
@@ -10,12 +11,14 @@ from agentscope.policy import RESTORING, Policy
 from agentscope.policy.steps import Act
 from agentscope.recovery.known import Surroundings
 from agentscope.remedies import Done, Order
+from agentscope.supervisors._asking import is_main_line
 
 if TYPE_CHECKING:
     from agentscope.supervisors import Owner
 
 LONGEST_S = 900.0  # a remedy has bounds of its own; this is for one that breaks its word
 OWNERS_KEPT = 16
+MAINS_KEPT = 16
 HEARD_S = 5.0
 ASKING_S = 5.0
 Key = tuple[int, int]
@@ -31,6 +34,7 @@ class Acting:
         self.pipeline = around.pipeline
         self.busy = False
         self.owners: dict[Key, Owner] = {}
+        self.mains: tuple[Key, ...] = ()
 
     def ask_owner(self, agent: Agent) -> None:
         """Ask who would start this agent, beside the loop: that can take seconds, and can be told only while it lives."""
@@ -60,6 +64,25 @@ class Acting:
         except Exception:  # noqa: BLE001 - what was found before has to do
             return known
         return better(known, asked)
+
+    async def is_main(self, incident: IncidentOpened, agent: Agent) -> bool:
+        """Whether this is what its owner takes for its main process, and not a step before its start (ExecStartPre=) or something beside it.
+
+        An agent that is known by its unit has the same name as everything that runs in that. Where nobody can tell, it is.
+        """
+        key = (agent.pid, agent.start_ns)
+        if key in self.mains:
+            return True
+        owner = await self.owner_of(incident, incident.agent)
+        owner = owner.under if owner is not None and owner.kind == "command" else owner
+        if owner is not None and owner.kind != "run":
+            with contextlib.suppress(TimeoutError):
+                asking = asyncio.to_thread(supervisors.every()[owner.kind].living, owner)
+                pid = await asyncio.wait_for(asking, ASKING_S)
+                if pid is None or not is_main_line(agent.pid, pid):
+                    return False
+        self.mains = (*self.mains[-MAINS_KEPT:], key)
+        return True
 
     async def order(self, incident: IncidentOpened, agent: Agent, attempt: int, *, restores: bool) -> Order:
         """What the remedy is told. `agent` is the instance to be replaced."""

@@ -28,6 +28,7 @@ from agentscope.policy.steps import (
     Wait,
     attempt_of,
     next_step,
+    starter,
 )
 from agentscope.recovery.acting import Acting
 from agentscope.recovery.claim import Claim
@@ -40,7 +41,9 @@ LOOK_S = 0.05  # between looks at a new instance in its first second; after that
 STALE_S = 3600.0  # what has been open for longer when we come back is left to people, who will have looked by now
 ACT_LIMIT_S = 120.0  # how long a command of an act that nobody waits for any more may go on
 STARTING_S = 0.5  # how long after an act what it started may still be on its way to its program
-NO_START_S = 2.0  # how long an instance may be awaited after going back, where the next rung starts one
+NO_START_S = (
+    0.5  # how long an instance may be awaited that a command has started which went back, where the next rung starts one
+)
 
 
 class Keeper:
@@ -63,6 +66,7 @@ class Keeper:
         self.news = asyncio.Event()
         self.turn = 0  # grows with everything that is heard: who looked meanwhile looks anew
         self.leaving = False
+        self.back_s: float | None = None  # when we took up an incident that was open
         self.started_ns: int | None = None  # when the last act that starts something ended
         self.task: asyncio.Task[None] | None = None
 
@@ -120,7 +124,12 @@ class Keeper:
         """Whether an end in the middle of a recovery ends that too: somebody stopped it, or it ended by itself once it had been well."""
         if event.incident is not None or event.says == STOPPED_BY_US or self.acting.busy:
             return False
-        return event.by is not None or isinstance(self.step(), Probation)
+        deed = self.chain.restoring if self.chain is not None else None
+        ours = deed is not None and deed.pid in {
+            None,
+            event.agent.pid,
+        }  # not something else that has its name, as a step before a start
+        return event.by is not None or (ours and isinstance(self.step(), Probation))
 
     def closes(self, closed: IncidentClosed) -> bool:
         """A hang ended: what we are at goes on; one that went on by itself before anything was done is over."""
@@ -192,6 +201,7 @@ class Keeper:
 
     def come_back(self, chain: Chain, *, resume: bool) -> None:
         """What was open when we were not there: it goes on, unless that is long ago or not wanted."""
+        self.back_s = self.known.now_s()
         away_s = self.known.now_s() - chain.last_s
         if not resume:
             self.known.tell_closed(chain, LeaveAlone(why="agentscope was started with --no-resume"))
@@ -217,14 +227,14 @@ class Keeper:
     async def go_on(self, chain: Chain, step: Step, turn: int) -> None:
         """A step of an incident that is open."""
         match step:
-            case Wait() if self.known.newer(chain) is not None:  # somebody else was quicker
+            case Wait() if self.known.is_unseen(chain, await self.instance(chain)):  # somebody else was quicker
                 await self.act(chain, Act(remedy="restart", attempt=attempt_of(chain), because="it was started meanwhile"))
             case Wait() | Probation():
                 await self.rest(step.until_s - self.known.now_s(), turn)
             case Act():
                 await self.act(chain, step)
             case Settle():
-                self.settle(chain, step)
+                await self.settle(chain, step)
             case Validate():
                 await self.validate(chain, step)
             case Commit():
@@ -248,8 +258,8 @@ class Keeper:
         incident = self.known.incident
         assert incident is not None
         restores = step.remedy in RESTORING
-        there = self.known.newer(chain)
-        newcomer = there if restores and chain.restoring is None else None
+        there = await self.instance(chain) if restores else self.known.newer(chain)
+        newcomer = there if restores and self.known.is_unseen(chain, there) else None
         order = await self.acting.order(incident, there or incident.agent, step.attempt, restores=restores)
         intent = RemedyStarted(
             at_ns=now_ns(),
@@ -270,9 +280,17 @@ class Keeper:
         self.known.watch(done.pid)
         self.known.tell_outcome(chain, step.remedy, step.attempt, Outcome(done.outcome, done.says, began_ns, done.pid))
 
-    def settle(self, chain: Chain, step: Settle) -> None:
-        """An act whose outcome nobody saw: what is there now is all that can be told."""
+    async def instance(self, chain: Chain) -> Agent | None:
+        """The new instance, if one is there: one that an act told of, or that its owner takes for it."""
+        incident, deed = self.known.incident, chain.restoring
+        assert incident is not None
         there = self.known.newer(chain)
+        told = there is not None and deed is not None and there.pid == deed.pid
+        return there if there is None or told or await self.acting.is_main(incident, there) else None
+
+    async def settle(self, chain: Chain, step: Settle) -> None:
+        """An act whose outcome nobody saw: what is there now is all that can be told."""
+        there = await self.instance(chain)
         says = "agentscope ended before it knew what came of this"
         if step.remedy in RESTORING:
             says += f"; pid {there.pid} lives" if there is not None else "; no instance lives"
@@ -287,7 +305,7 @@ class Keeper:
         look = Look(self.health, self.around.owner_uid)
         began_ns, until_s = now_ns(), self.until(step, chain)
         while True:
-            there = self.known.newer(chain) or self.known.watch(deed.pid)
+            there = await self.instance(chain) or self.known.watch(deed.pid)
             lived_s = 0.0 if there is None else (now_ns() - there.start_ns) / 1e9
             seen = await look.at(there, self.known.pids_of(there), lived_s, incident.agent)
             if self.wanted is not None or self.leaving or self.chain is None or self.chain.deaths != chain.deaths:
@@ -302,14 +320,17 @@ class Keeper:
             await asyncio.sleep(LOOK_S if now_ns() - began_ns < 1e9 else 4 * LOOK_S)
 
     def until(self, step: Validate, chain: Chain) -> float:
-        """How long it may take. Going back does not always start anything: then the next rung does, and soon."""
-        deed, ladder = chain.restoring, self.policy.ladder_of(chain.death.cause)
-        if deed is None or deed.remedy != "rollback" or deed.outcome != "done" or deed.pid is not None:
+        """How long it may take; while we were away nobody looked.
+
+        A command that goes back does not always start anything: then the next rung does, and soon.
+        """
+        deed, now_s = chain.restoring, self.known.now_s()
+        if deed is not None and self.back_s is not None and deed.started_s < self.back_s:
+            return max(step.until_s, self.back_s + self.policy.validate_s)
+        if deed is None or deed.remedy != "rollback" or deed.outcome != "done":
             return step.until_s
-        starts_later = "rollback" in ladder and "restart" in ladder[ladder.index("rollback") :]
-        if starts_later and self.known.newer(chain) is None:
-            return min(step.until_s, self.known.now_s() + NO_START_S)
-        return step.until_s
+        is_next = starter(self.policy, self.known.standing, now_s) is not None and self.known.newer(chain) is None
+        return min(step.until_s, now_s + NO_START_S) if is_next else step.until_s
 
     def act_goes_on(self, since_s: float) -> bool:
         """Whether a command of an act that we did not see end still runs: until it has ended, nothing can be told."""

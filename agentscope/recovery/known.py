@@ -71,7 +71,10 @@ class Known:
         return [tree.agent for tree in self.pipeline.incidents.trees if tree.agent.name == self.label]
 
     def newer(self, chain: Chain | None) -> Agent | None:
-        """The newest instance that began after the last death and is there: not one that hangs, nor one that was there before."""
+        """The instance that began after the last death and is there: not one that hangs, nor one that was there before.
+
+        Of several the one that an act told of, else the newest.
+        """
         if chain is None:
             return None
         ended = self.incident.agent if self.incident is not None else None
@@ -82,7 +85,20 @@ class Known:
             for agent in self.instances()
             if boot_s + agent.start_ns / 1e9 > since_s and not (ended is not None and same(agent, ended)) and is_there(agent)
         ]
-        return max(found, key=lambda agent: agent.start_ns, default=None)
+        told = chain.restoring.pid if chain.restoring is not None else None
+        return max(found, key=lambda agent: (agent.pid == told, agent.start_ns), default=None)
+
+    def is_unseen(self, chain: Chain, agent: Agent | None) -> bool:
+        """Whether an instance came by itself: nothing that was done since the death was about it, nor was it looked at in vain.
+
+        One that began while it was rolled back may have loaded what was taken away.
+        """
+        deed = chain.restoring
+        if deed is None or agent is None:
+            return agent is not None
+        over_s = deed.failed_s or deed.finished_s
+        began_s = self.pipeline.recorder.boot_wall_ns / 1e9 + agent.start_ns / 1e9
+        return over_s is not None and began_s > over_s
 
     def pids_of(self, agent: Agent | None) -> list[int]:
         """The processes of an instance."""

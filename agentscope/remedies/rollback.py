@@ -122,7 +122,8 @@ def by_command(order: Order) -> Done:
     before_ns = time.time_ns()
     limit_s = order.policy.rollback_s
     try:
-        ran = run_command(order.policy.rollback, rights_of(order.owner_uid), environment_of(order), limit_s)
+        # what root puts back is for an agent of another user to read
+        ran = run_command(order.policy.rollback, rights_of(order.owner_uid), environment_of(order), limit_s, umask=0o022)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else plain(str(error), 200)
         return Done(outcome="failed", says=f"{order.policy.rollback[0]} cannot be started: {reason}")

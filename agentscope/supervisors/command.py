@@ -24,7 +24,7 @@ from io import FileIO
 from pathlib import Path
 
 from agentscope.agents import SHELLS, TICK_NS, inner_name
-from agentscope.commands import PATH, Identity
+from agentscope.commands import PATH, Identity, spare
 from agentscope.examination.proc import plain
 from agentscope.model import Agent, ExitRecord
 from agentscope.policy import Policy
@@ -207,13 +207,6 @@ def launch(
         return f"{plain(command[0], 100)} cannot be started: {getattr(error, 'strerror', None) or error}"
     spare(run.pid)
     return run  # type: ignore[no-any-return] # mypy has lost the type with the mapping
-
-
-def spare(pid: int) -> None:
-    """Take from a new process what protects agentscope from the OOM killer: an agent that leaks is the one to end."""
-    with contextlib.suppress(OSError, ValueError):
-        if int(Path("/proc/self/oom_score_adj").read_text()) < 0:
-            Path(f"/proc/{pid}/oom_score_adj").write_text("0")
 
 
 # --- what becomes of it -------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from zoo import AGENTSCOPE, Lines, reader
@@ -25,14 +25,58 @@ def free_port() -> int:
         return sock.getsockname()[1]
 
 
-class Stage:
+class Watched:
+    """A config and a state directory in a folder, and the agentscopes that watch by them. `front` is put before their commands."""
+
+    def __init__(self, folder: Path, table: str, front: Sequence[str] = ()) -> None:
+        folder.chmod(0o700)
+        self.folder = folder
+        self.state = folder / "state"
+        self.front = front
+        self.config = folder / "agentscope.toml"
+        self.config.write_text(table)
+        self.config.chmod(0o600)
+        self.watchers: list[subprocess.Popen[bytes]] = []
+
+    def watch(self, *more: str, killed_at: int | None = None) -> "Stream":
+        """Watch it; comes back when agentscope is ready. `killed_at`: it is killed at this moment of a recovery."""
+        program = [AGENTSCOPE] if killed_at is None else [sys.executable, KILLED_AT, str(killed_at)]
+        process = subprocess.Popen(
+            [*self.front, *program, "events", "--config", self.config, "--state-dir", self.state, "--for", "50", *more],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self.watchers.append(process)
+        stream = Stream(process)
+        stream.wait("agentscope.ready")
+        return stream
+
+    def ask(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """One of agentscope's own commands about this state directory."""
+        command = [AGENTSCOPE, *words, "--state-dir", self.state]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+
+    def ledger(self) -> list[dict]:
+        """Every line of the ledger."""
+        lines = [line for path in sorted((self.state / "ledger").glob("*.ndjson")) for line in path.read_text().splitlines()]
+        return [json.loads(line) for line in lines]
+
+    def kept(self, kind: str) -> list[dict]:
+        """The data of the ledger's lines of one type."""
+        return [line["data"] for line in self.ledger() if line["type"] == f"agentscope.{kind}"]
+
+    def close(self) -> None:
+        """End every watcher."""
+        for watcher in self.watchers:
+            with contextlib.suppress(ProcessLookupError):
+                watcher.kill()
+            watcher.wait(10)
+
+
+class Stage(Watched):
     """One service and its config in a folder of its own."""
 
     def __init__(self, folder: Path, recovery: str, *, health: bool = True, slow_s: float = 0.0) -> None:
-        folder.chmod(0o700)
-        self.folder = folder
         self.port = free_port()
-        self.state = folder / "state"
         self.program = folder / f"service-{self.port}.py"  # a name that nobody else has
         self.program.write_text(SERVICE.read_text())
         self.script = folder / "start.sh"
@@ -41,13 +85,11 @@ class Stage:
         self.script.chmod(0o700)
         table = f'{{ url = "http://127.0.0.1:{self.port}/health", timeout = "300ms", interval = "200ms" }}'
         check = f"health = {table}\n" if health else ""
-        self.config = folder / "agentscope.toml"
-        self.config.write_text(
+        super().__init__(
+            folder,
             f'[agent.victim]\nmatch = {{ command = "^[^ ]*python[^ ]* {self.program}" }}\n{check}'
-            f'[agent.victim.recovery]\nrestart = ["{self.script}"]\n{recovery}\n'
+            f'[agent.victim.recovery]\nrestart = ["{self.script}"]\n{recovery}\n',
         )
-        self.config.chmod(0o600)
-        self.watchers: list[subprocess.Popen[bytes]] = []
         self.first: subprocess.Popen[bytes] | None = None
 
     # --- the service ------------------------------------------------------------------------------------------------------
@@ -63,7 +105,7 @@ class Stage:
         wait_for(lambda: self.lines("ready"))
         return self.first.pid
 
-    def ask(self, path: str) -> bytes:
+    def request(self, path: str) -> bytes:
         """One request."""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 2) as client:
             client.sendall(f"GET {path} HTTP/1.1\r\n\r\n".encode())
@@ -95,35 +137,9 @@ class Stage:
                     found.append(pid)
         return found
 
-    # --- agentscope -------------------------------------------------------------------------------------------------------
-
-    def watch(self, *more: str, killed_at: int | None = None) -> "Stream":
-        """Watch it; comes back when agentscope is ready. `killed_at`: it is killed at this moment of a recovery."""
-        program = [AGENTSCOPE] if killed_at is None else [sys.executable, KILLED_AT, str(killed_at)]
-        process = subprocess.Popen(
-            [*program, "events", "--config", self.config, "--state-dir", self.state, "--for", "50", *more],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        )  # fmt: skip
-        self.watchers.append(process)
-        stream = Stream(process)
-        stream.wait("agentscope.ready")
-        return stream
-
-    def ledger(self) -> list[dict]:
-        """Every line of the ledger."""
-        lines = [line for path in sorted((self.state / "ledger").glob("*.ndjson")) for line in path.read_text().splitlines()]
-        return [json.loads(line) for line in lines]
-
-    def kept(self, kind: str) -> list[dict]:
-        """The data of the ledger's lines of one type."""
-        return [line["data"] for line in self.ledger() if line["type"] == f"agentscope.{kind}"]
-
     def close(self) -> None:
         """End everything."""
-        for watcher in self.watchers:
-            with contextlib.suppress(ProcessLookupError):
-                watcher.kill()
-            watcher.wait(10)
+        super().close()
         for pid in self.living():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)

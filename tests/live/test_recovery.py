@@ -12,6 +12,7 @@ import pytest
 from recovering import Stage, wait_for
 from zoo import AGENTSCOPE
 
+HAMPERED = Path(__file__).with_name("hampered.py")
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 QUICK = 'probation = "2s"\nvalidate = "5s"\nbackoff = "200ms"\n'
 OPENED, STARTED, FINISHED, CLOSED = (
@@ -39,7 +40,7 @@ def test_a_crash_is_recovered_and_validated(stage, health):
     scene = stage(health=health)
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     assert closed["held"] is True, stream.tail()
     assert scene.acts == 1
@@ -78,7 +79,7 @@ def test_a_missing_restart_command_is_given_up_loudly(stage):
     scene.script.unlink()
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     assert closed["held"] is False
     assert "given up" in closed["outcome"]
@@ -94,7 +95,7 @@ def test_a_crash_loop_is_one_incident(stage):
     scene.start()
     stream = scene.watch()
     (scene.folder / "doomed").touch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     assert closed["held"] is False, stream.tail()
     assert scene.acts <= 4
@@ -113,7 +114,7 @@ def test_a_sick_start_does_not_pass(stage):
     scene.start()
     stream = scene.watch()
     (scene.folder / "sick").touch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     assert closed["held"] is False, stream.tail()
     assert [event["data"]["outcome"] for event in stream.events(FINISHED, remedy="validate")] == ["failed"] * 2
@@ -127,7 +128,7 @@ def test_a_dry_run_acts_not(stage):
     scene = stage(QUICK + "dry-run = true\n")
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     assert closed["held"] is None
     assert closed["outcome"].startswith("dry run") or "dry run" in closed["outcome"]
@@ -142,7 +143,7 @@ def test_two_agentscopes_do_not_both_act(stage):
     one = scene.watch()
     other = scene.watch()
     assert "another agentscope" in other.wait("agentscope.lost", source="recovery")["data"]["says"]
-    scene.ask("/crash")
+    scene.request("/crash")
     one.wait(FINISHED, remedy="validate")
     one.kill()
     closed = other.closed()
@@ -156,7 +157,7 @@ def test_a_stop_of_agentscope_during_an_act(stage):
     scene = stage(slow_s=1)
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     stream.wait(STARTED, remedy="restart")
     stream.process.terminate()
     assert stream.process.wait(15) == 0
@@ -172,7 +173,7 @@ def test_a_hang_is_stopped_and_recovered(stage):
     scene = stage(QUICK)
     hung = scene.start()
     stream = scene.watch("--hang-after", "1")
-    scene.ask("/hang")
+    scene.request("/hang")
     closed = stream.closed()
     assert closed["held"] is True, stream.tail()
     acts = [event["data"]["remedy"] for event in stream.events(STARTED)]
@@ -191,7 +192,7 @@ def test_killed_while_the_restart_command_runs(stage):
     scene = stage('probation = "300ms"\nvalidate = "300ms"\nbackoff = "100ms"\n', slow_s=4)
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     assert wait_for(lambda: scene.acts == 1)
     stream.kill()
     again = scene.watch()
@@ -207,7 +208,7 @@ def test_incidents_and_show_tell_what_was_done(stage):
     scene = stage('probation = "300ms"\n')
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     closed = stream.closed()
     stream.kill()
     listed = subprocess.run(
@@ -260,6 +261,19 @@ def test_run_brings_its_child_back(tmp_path, engine):
     assert "(attempt 1)" in done.stderr
     assert done.returncode == 0
     assert lives.read_text() == "xx"
+
+
+@pytest.mark.parametrize("how", ["late", "blind"])
+def test_run_brings_its_child_back_on_a_bad_day(tmp_path, how):
+    """An end that is judged late, as on a machine with other work, and one whose record the kernel has lost, are recovered from as well."""
+    script, lives = tmp_path / "dies.py", tmp_path / "lives"
+    script.write_text(DIES_ONCE)
+    done = subprocess.run(
+        [sys.executable, HAMPERED, how, "run", "--recover", "--state-dir", tmp_path / "state", "--", sys.executable, script, lives, "1"],
+        input="", capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert lives.read_text() == "xx", done.stderr
+    assert done.returncode == 0
 
 
 def test_run_without_recovery_starts_nothing_again(tmp_path):
@@ -318,7 +332,7 @@ def test_killed_at_any_moment_and_resumed(stage, moment):
     scene = stage('probation = "300ms"\nvalidate = "2s"\nbackoff = "100ms"\n')
     scene.start()
     stream = scene.watch(killed_at=moment)
-    scene.ask("/crash")
+    scene.request("/crash")
     assert wait_for(lambda: stream.process.poll() is not None or stream.whole_closed())
     told = [line for line in stream.err.lines if line.startswith("moment ")]
     if stream.process.poll() is None:
@@ -350,7 +364,7 @@ def test_killed_again_and_again(stage):
     scene = stage('probation = "500ms"\nvalidate = "1s"\nbackoff = "100ms"\n', slow_s=0.4)
     scene.start()
     stream = scene.watch()
-    scene.ask("/crash")
+    scene.request("/crash")
     for pause_s in (0.05, 0.15, 0.3, 0.1, 0.45):
         stream.wait(OPENED) if not scene.kept("incident.opened") else None
         time.sleep(pause_s)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import pytest
 from drift.places import PIP, PYTHON, QUIET, WHEELS, Unplayable, fetch, ran
-from recovering import Stage, wait_for
 from test_remedies import order
 
 from agentscope.remedies import restart_fresh, rollback
@@ -376,58 +375,3 @@ def test_a_fresh_start(tmp_path):
     told = out.read_text().splitlines()
     assert told[0].split() == ["0", "1"]
     assert "session" not in told
-
-
-# --- the whole way -----------------------------------------------------------------------------------------------------------
-
-AGENT = """
-import os, pathlib, sys, time
-folder = pathlib.Path(sys.argv[1])
-with (folder / "lives").open("a") as lives:
-    lives.write(f"{os.getpid()}\\n")
-from pydantic import BaseSettings
-with (folder / "ready").open("a") as ready:
-    ready.write(f"{os.getpid()}\\n")
-until = time.monotonic() + 55
-while time.monotonic() < until and not (folder / "end").exists():
-    time.sleep(0.05)
-"""
-
-
-def test_drift_is_rolled_back_and_the_agent_works_again(tmp_path):
-    """A good run; an upgrade; a death that is told as drift; the venv as it was, a restart, validated: one incident that held."""
-    before, upgrade, _, version = PAIRS["pydantic"]
-    stage = Stage(
-        tmp_path, f'snapshot = "{tmp_path}/venv"\nprobation = "2s"\nvalidate = "3s"\nbackoff = "200ms"\n', health=False
-    )
-    try:
-        venv = made(tmp_path / "venv", *before)
-        stage.program.write_text(AGENT)
-        stage.script.write_text(
-            f"#!/bin/sh\necho $$ >>{tmp_path}/acts\nsetsid {venv}/bin/python {stage.program} {tmp_path} </dev/null >>{tmp_path}/out 2>&1 &\n"
-        )
-        stream = stage.watch()
-        subprocess.run([stage.script], check=True)
-        wait_for(lambda: stage.lines("ready"))
-        time.sleep(3)  # until its parts are loaded
-        (tmp_path / "end").touch()
-        assert wait_for(lambda: list(stage.state.glob("snapshots/venv-*/*/manifest.json"))), stream.tail()
-        (tmp_path / "end").unlink()
-        pip(venv, *upgrade)
-        began = time.monotonic()
-        subprocess.run([stage.script], check=True)
-        closed = stream.closed()
-        took_s = time.monotonic() - began
-        assert closed["held"] is True, stream.tail()
-        assert stream.events("agentscope.incident.opened")[0]["data"]["cause"] == "drift/python-import"
-        finished = [event["data"] for event in stream.events("agentscope.remedy.finished")]
-        rolled_back = next(each for each in finished if each["remedy"] == "rollback")
-        assert (rolled_back["outcome"], version in rolled_back["says"]) == ("done", True), rolled_back
-        print(
-            f"\n{[(each['remedy'], each['outcome'], each['took_ms']) for each in finished]}, closed after {took_s:.1f} s: {closed['outcome']}"
-        )
-        assert len(stage.living()) == 1
-        assert len(stage.lines("ready")) == 2
-        assert works(venv, "from pydantic import BaseSettings")
-    finally:
-        stage.close()

@@ -1,115 +1,21 @@
 """Bringing an agent back through whoever owns it: real supervisors, real ends, and never two instances."""
 
-import fcntl
 import json
 import os
-import shutil
-import signal
 import socket
-import subprocess
-import termios
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from zoo import AGENTSCOPE
-
-HERE = Path(__file__).parent
-LAB = HERE / "systemd" / "lab.sh"
-PLACE = HERE / "supervisors"
-WORKER = PLACE / "worker.py"
-PYTHON = AGENTSCOPE.parent / "python"
-TOO_SLOW = 75  # EX_TEMPFAIL of lab.sh
-POLICY = {"grace_s": 1.0, "hook_s": 15.0}
-
-
-def settled(starts: Callable[..., Any], *words: str) -> Any:
-    """What a log of starts says once nothing was added to it for a while: an agent notes its start when it runs, a little after it."""
-    seen, since = starts(*words), time.monotonic()
-    while time.monotonic() - since < 0.7:
-        time.sleep(0.05)
-        if starts(*words) != seen:
-            seen, since = starts(*words), time.monotonic()
-    return seen
-
-
-class Systemd:
-    """A real systemd in namespaces of its own, and what its units wrote of their starts."""
-
-    def __init__(self, folder: Path) -> None:
-        units = folder / "units"
-        units.mkdir()
-        for unit in (HERE / "systemd" / "agent.service", *PLACE.glob("*.service")):
-            place = HERE / "systemd" if unit.name == "agent.service" else PLACE
-            (units / unit.name).write_text(unit.read_text().replace("@HERE@", str(place)))
-        started = self.lab("start", str(units), str(folder / "run"), check=False, timeout=120)
-        if started.returncode == TOO_SLOW:
-            pytest.skip(f"no systemd can be started here: {started.stderr.strip()}")
-        assert started.returncode == 0, started.stderr
-        self.pid = int(started.stdout.split()[-1])
-
-    @staticmethod
-    def lab(*words: str, check: bool = True, timeout: float = 60) -> "subprocess.CompletedProcess[str]":
-        """Run the lab's script."""
-        return subprocess.run(
-            [str(LAB), *words],
-            check=check,
-            timeout=timeout,
-            capture_output=True,
-            text=True,
-            env={**os.environ, "LAB_NAME": "zoo-supervisors"},
-        )
-
-    def control(self, *words: str) -> str:
-        """Run systemctl inside."""
-        return self.lab("exec", str(self.pid), "systemctl", *words).stdout
-
-    def starts(self, name: str) -> list[str]:
-        """The pids that a unit's agent had at each of its starts."""
-        log = Path(f"/proc/{self.pid}/root/run/starts-{name}")
-        return log.read_text().split() if log.exists() else []
-
-    def start(self, name: str) -> int:
-        """Start a unit afresh; the pid of its worker inside."""
-        self.control("stop", name)
-        Path(f"/proc/{self.pid}/root/run/starts-{name}").unlink(missing_ok=True)
-        self.control("start", name)
-        for _ in range(100):
-            if self.starts(name):
-                time.sleep(0.2)
-                return int(self.starts(name)[0])
-            time.sleep(0.05)
-        pytest.fail(f"{name} did not start")
-
-    def act(self, pid: int, act: str, policy: dict[str, Any] | None = None, late_s: float = 0.5) -> dict[str, Any]:
-        """Have act.py do its part inside, and hear what came of it."""
-        words = ["env", f"LATE_S={late_s}", str(PYTHON), str(PLACE / "act.py"), str(pid), act]
-        ran = self.lab("exec", str(self.pid), *words, json.dumps({**POLICY, **(policy or {})}), check=False)
-        assert ran.returncode == 0, ran.stderr
-        return dict(json.loads(ran.stdout))
-
-    def main_pid(self, name: str) -> int:
-        """The unit's main process as systemd knows it."""
-        return int(self.control("show", "--property=MainPID", "--value", name))
-
-    def close(self) -> None:
-        """Power it off and remove its cgroups."""
-        self.lab("stop", str(self.pid), check=False)
+from owners import PLACE, PYTHON, Alone, Docker, Podman, Run, Supervisord, Systemd, cmdline, is_gone, playing, settled
 
 
 @pytest.fixture(scope="module")
 def systemd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
     """One systemd for all tests."""
-    if os.geteuid() != 0 or not Path("/sys/fs/cgroup/memory").is_dir() or shutil.which("unshare") is None:
-        pytest.skip("needs root and cgroup v1: the lab mounts the v1 controllers")
-    if not Path("/lib/systemd/systemd").exists():
-        pytest.skip("systemd is not installed: apt-get install systemd")
-    running = Systemd(tmp_path_factory.mktemp("systemd"))
-    yield running
-    running.close()
+    yield from playing(Systemd, tmp_path_factory.mktemp("systemd"))
 
 
 @pytest.mark.live
@@ -211,121 +117,10 @@ class TestSystemd:
         assert "nowhere.service not found" in came["why"]
 
 
-class Supervisord:
-    """A real supervisord with a few programs."""
-
-    PROGRAMS = (
-        ("steady", "", "autorestart=false"),
-        ("stubborn", "stubborn", "autorestart=false\nstopwaitsecs=30"),
-        ("again", "", "autorestart=unexpected"),
-        ("stubborn-again", "stubborn", "autorestart=true\nstopwaitsecs=30"),
-        ("holder", "child port={port}", "autorestart=false"),
-    )
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.config = folder / "supervisord.conf"
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
-        programs = "".join(
-            f"[program:{name}]\ncommand={PYTHON} {WORKER} {folder}/starts-{name} {words.format(port=port)}\n"
-            f"autostart=false\nstartsecs=0\n{rule}\n"
-            for name, words, rule in self.PROGRAMS
-        )
-        self.config.write_text(
-            f"[unix_http_server]\nfile={folder}/sock\nusername=root\npassword=secret ; plain\n[supervisord]\n"
-            f"nodaemon=true\nlogfile={folder}/log\npidfile={folder}/pid\nchildlogdir={folder}\n"
-            "[rpcinterface:supervisor]\nsupervisor.rpcinterface_factory=supervisor.rpcinterface:make_main_rpcinterface\n"
-            f"[supervisorctl]\nserverurl=unix://{folder}/sock\nusername=root\npassword=secret\n{programs}"
-        )
-        self.process = subprocess.Popen(
-            [str(PYTHON.parent / "supervisord"), "-c", str(self.config)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        for _ in range(100):
-            if (folder / "sock").exists():
-                return
-            time.sleep(0.05)
-        pytest.fail("supervisord did not start")
-
-    def control(self, *words: str) -> str:
-        """Run supervisorctl."""
-        command = [str(PYTHON.parent / "supervisorctl"), "-c", str(self.config), *words]
-        return subprocess.run(command, check=False, timeout=60, capture_output=True, text=True).stdout
-
-    def starts(self, name: str) -> list[str]:
-        """The pids of a program at each of its starts."""
-        log = self.folder / f"starts-{name}"
-        return log.read_text().split() if log.exists() else []
-
-    def start(self, name: str) -> int:
-        """Start a program afresh."""
-        self.control("stop", name)
-        (self.folder / f"starts-{name}").unlink(missing_ok=True)
-        self.control("start", name)
-        for _ in range(100):
-            if self.starts(name):
-                time.sleep(0.3)
-                return int(self.starts(name)[0])
-            time.sleep(0.05)
-        pytest.fail(f"{name} did not start")
-
-    def act(self, pid: int, act: str, policy: dict[str, Any] | None = None, late_s: float = 0.5) -> dict[str, Any]:
-        """Have act.py do its part."""
-        return acted(self.folder, pid, act, policy, late_s)
-
-    def close(self) -> None:
-        """End it with its programs."""
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            for name, *_ in self.PROGRAMS:
-                for pid in self.starts(name):
-                    if WORKER.name in cmdline(int(pid)):
-                        os.kill(int(pid), signal.SIGKILL)
-            self.process.kill()
-            self.process.wait(5)
-
-
-def acted(folder: Path, pid: int, act: str, policy: dict[str, Any] | None, late_s: float = 0.5) -> dict[str, Any]:
-    """Run act.py here, and hear what came of it."""
-    ran = subprocess.run(
-        [str(PYTHON), str(PLACE / "act.py"), str(pid), act, json.dumps({**POLICY, **(policy or {})}), str(folder / "state")],
-        check=False,
-        timeout=90,
-        capture_output=True,
-        text=True,
-        env={**os.environ, "LATE_S": str(late_s)},
-    )
-    assert ran.returncode == 0, ran.stderr
-    return dict(json.loads(ran.stdout))
-
-
-def cmdline(pid: int) -> str:
-    """A process's command line; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    except OSError:
-        return ""
-
-
-def is_gone(pid: int) -> bool:
-    """Whether a process no longer runs."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except OSError:
-        return True
-
-
 @pytest.fixture(scope="module")
 def supervisord(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Supervisord]:
     """One supervisord for all tests."""
-    if not (PYTHON.parent / "supervisord").exists():
-        pytest.skip("supervisord is not installed: pip install -e '.[dev]'")
-    running = Supervisord(tmp_path_factory.mktemp("supervisord"))
-    yield running
-    running.close()
+    yield from playing(Supervisord, tmp_path_factory.mktemp("supervisord"))
 
 
 @pytest.mark.live
@@ -396,37 +191,6 @@ class TestSupervisord:
         came = supervisord.act(pid, "crash", {"restart": command})
         assert came["owner"]["kind"] == "command"
         assert settled(supervisord.starts, "steady") == [str(pid), str(came["pid"])]
-
-
-class Alone:
-    """An agent that nobody owns: started by this test, in a session of its own."""
-
-    def __init__(self, folder: Path, *words: str) -> None:
-        self.folder = folder
-        self.log = folder / "starts"
-        self.command = [str(PYTHON), str(WORKER), str(self.log), *words]
-        self.process = subprocess.Popen(self.command, start_new_session=True)
-        for _ in range(100):
-            if self.starts():
-                break
-            time.sleep(0.05)
-        time.sleep(0.2)
-        self.pid = self.process.pid
-
-    def starts(self) -> list[str]:
-        """The pids of its starts."""
-        return self.log.read_text().split() if self.log.exists() else []
-
-    def act(self, act: str, policy: dict[str, Any]) -> dict[str, Any]:
-        """Have act.py do its part; a child that has ended is waited for meanwhile, as by any parent."""
-        threading.Thread(target=self.process.wait, daemon=True).start()
-        return acted(self.folder, self.pid, act, policy)
-
-    def close(self) -> None:
-        """End every instance."""
-        for pid in self.starts():
-            if WORKER.name in cmdline(int(pid)):
-                os.kill(int(pid), signal.SIGKILL)
 
 
 @pytest.fixture
@@ -529,150 +293,10 @@ class TestCommand:
         assert cmdline(came["pid"]).split()[3:] == [f"was={agent.pid}"]
 
 
-class Runtime:
-    """A real container runtime of its own, with one image: this machine's Python."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "starts").mkdir()
-
-    def run(self, *words: str, check: bool = True) -> str:
-        """Run the client."""
-        ran = subprocess.run([*self.client(), *words], check=False, capture_output=True, text=True, timeout=90)
-        assert ran.returncode == 0 or not check, ran.stderr
-        return ran.stdout
-
-    def client(self) -> list[str]:
-        """The client's command."""
-        raise NotImplementedError
-
-    def starts(self, name: str) -> int:
-        """How often a container's agent was started."""
-        log = self.folder / "starts" / name
-        return len(log.read_text().split()) if log.exists() else 0
-
-    def start(self, name: str, *options: str, words: tuple[str, ...] = ()) -> int:
-        """Run a container afresh; the pid of its agent here outside."""
-        self.run("rm", "-f", name, check=False)
-        (self.folder / "starts" / name).unlink(missing_ok=True)
-        mounts = ("-v", f"{PLACE}:/place:ro", "-v", f"{self.folder}/starts:/starts")
-        worker = ("/usr/bin/python3.11", "/place/worker.py", f"/starts/{name}", *words)
-        self.run("run", "-d", "--network=none", "-m", "64m", "--name", name, *mounts, *options, "agent:1", *worker)
-        for _ in range(100):
-            if self.starts(name):
-                time.sleep(0.3)
-                return self.pid(name)
-            time.sleep(0.05)
-        pytest.fail(f"{name} did not start")
-
-    def pid(self, name: str) -> int:
-        """The container's main process."""
-        return int(self.run("inspect", "--format", "{{.State.Pid}}", name))
-
-    def act(self, pid: int, act: str, policy: dict[str, Any] | None = None, late_s: float = 0.5) -> dict[str, Any]:
-        """Have act.py do its part."""
-        return acted(self.folder, pid, act, policy, late_s)
-
-    def image(self) -> None:
-        """This machine's Python and the libraries it needs, as an image."""
-        libraries = subprocess.run(["ldd", "/usr/bin/python3.11"], capture_output=True, text=True, check=True).stdout
-        ctypes_needs = Path("/usr/lib/python3.11/lib-dynload").glob("_ctypes.*.so")
-        for extension in ctypes_needs:
-            libraries += subprocess.run(["ldd", str(extension)], capture_output=True, text=True, check=True).stdout
-        files = {str(Path(word).resolve()) for word in libraries.split() if word.startswith("/")}
-        files |= {word for word in libraries.split() if word.startswith("/")}
-        root = self.folder / "root"
-        for place in ("usr/bin", "usr/lib", "usr/lib64", "place", "starts", "tmp"):
-            (root / place).mkdir(parents=True)
-        for name in ("lib", "lib64", "bin"):
-            (root / name).symlink_to(f"usr/{name}")
-        for path in files:
-            aim = root / (path[1:] if path.startswith("/usr") else f"usr{path}")
-            aim.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(path, aim)
-        shutil.copy("/usr/bin/python3.11", root / "usr/bin/python3.11")
-        shutil.copytree(
-            "/usr/lib/python3.11", root / "usr/lib/python3.11", ignore=shutil.ignore_patterns("test", "dist-packages", "idlelib"),
-            symlinks=True, ignore_dangling_symlinks=True,
-        )  # fmt: skip
-        subprocess.run(["tar", "-cf", str(self.folder / "root.tar"), "-C", str(root), "."], check=True)
-        self.run("import", str(self.folder / "root.tar"), "agent:1")
-        shutil.rmtree(root)
-        (self.folder / "root.tar").unlink()
-
-    def close(self) -> None:
-        """End it with its containers."""
-        names = self.run("ps", "-aq", check=False).split()
-        if names:
-            self.run("rm", "-f", *names, check=False)
-
-
-class Docker(Runtime):
-    """A dockerd of our own beside any other."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.runtime = Path(f"/run/agentscope-dock-{os.getpid()}")
-        self.socket = f"unix://{folder}/sock"
-        self.process = subprocess.Popen(
-            ["dockerd", "--data-root", str(folder / "kept"), "--exec-root", str(self.runtime), "-H", self.socket, "--iptables=false", "--ip-forward=false",
-             "--ip-masq=false", "--bridge=none", "--pidfile", str(folder / "pid"), "--default-ulimit", "nofile=20000:20000"],
-            stdout=(folder / "log").open("w"), stderr=subprocess.STDOUT,
-        )  # fmt: skip
-        for _ in range(300):
-            if self.process.poll() is not None or "API listen on" in (folder / "log").read_text():
-                break
-            time.sleep(0.1)
-        if self.process.poll() is not None:
-            pytest.skip(f"dockerd does not run here: {(folder / 'log').read_text()[-300:]}")
-        self.image()
-
-    def client(self) -> list[str]:
-        """Docker's, with our socket."""
-        return ["docker", "-H", self.socket]
-
-    def close(self) -> None:
-        """End it with its containers."""
-        super().close()
-        self.process.terminate()
-        self.process.wait(30)
-        subprocess.run(["umount", "-l", *map(str, self.runtime.glob("netns/*"))], check=False, capture_output=True)
-        shutil.rmtree(self.runtime, ignore_errors=True)
-
-
-class Podman(Runtime):
-    """Podman with a store of its own is not what agentscope would ask, so this is root's own store."""
-
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self.image()
-
-    def client(self) -> list[str]:
-        """Podman's."""
-        return ["podman"]
-
-    def start(self, name: str, *options: str, words: tuple[str, ...] = ()) -> int:
-        """Its name is ours, so that no container of somebody else's is touched."""
-        return super().start(name, *options, words=words)
-
-    def close(self) -> None:
-        """Remove our containers and our image only."""
-        names = self.run("ps", "-aq", "--filter", "ancestor=agent:1", check=False).split()
-        if names:
-            self.run("rm", "-f", "-t", "0", *names, check=False)
-        self.run("rmi", "agent:1", check=False)
-
-
 @pytest.fixture(scope="module")
 def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Docker]:
     """One dockerd for all tests."""
-    if os.geteuid() != 0 or shutil.which("dockerd") is None or shutil.which("docker") is None:
-        pytest.skip("needs root and docker's engine: apt-get install docker.io")
-    if not Path("/usr/bin/python3.11").exists():
-        pytest.skip("the image is made of /usr/bin/python3.11, which is not here")
-    running = Docker(tmp_path_factory.mktemp("docker"))
-    yield running
-    running.close()
+    yield from playing(Docker, tmp_path_factory.mktemp("docker"))
 
 
 @pytest.mark.live
@@ -739,29 +363,8 @@ class TestDocker:
 
 @pytest.fixture(scope="module")
 def podman(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Podman]:
-    """Podman with its image; its store and settings are those of a root of its own."""
-    if os.geteuid() != 0 or shutil.which("podman") is None or shutil.which("runc") is None:
-        pytest.skip("needs root and podman with runc: apt-get install podman runc")
-    if not Path("/usr/bin/python3.11").exists():
-        pytest.skip("the image is made of /usr/bin/python3.11, which is not here")
-    folder = tmp_path_factory.mktemp("podman")
-    settings = folder / "containers.conf"
-    settings.write_text(
-        '[engine]\ncgroup_manager="cgroupfs"\nruntime="runc"\nevents_logger="file"\n'
-        '[containers]\ndefault_ulimits=["nofile=20000:20000","nproc=32768:32768"]\n'
-    )
-    storage = folder / "storage.conf"
-    storage.write_text(f'[storage]\ndriver="overlay"\ngraphroot="{folder}/graph"\nrunroot="{folder}/run"\n')
-    before = {name: os.environ.get(name) for name in ("CONTAINERS_CONF", "CONTAINERS_STORAGE_CONF")}
-    os.environ.update({"CONTAINERS_CONF": str(settings), "CONTAINERS_STORAGE_CONF": str(storage)})
-    running = Podman(folder)
-    yield running
-    running.close()
-    mounted = [line.split()[1] for line in Path("/proc/self/mounts").read_text().splitlines() if str(folder) in line]
-    subprocess.run(["umount", "-l", *reversed(mounted)], check=False, capture_output=True)
-    for name, value in before.items():
-        if value is None:
-            del os.environ[name]
+    """One podman for all tests."""
+    yield from playing(Podman, tmp_path_factory.mktemp("podman"))
 
 
 @pytest.mark.live
@@ -793,61 +396,6 @@ class TestPodman:
         came = podman.act(pid, json.dumps([*podman.client(), "stop", "-t", "1", "steady"]))
         assert came["stopped"] is True
         assert settled(podman.starts, "steady") == 1
-
-
-class Run:
-    """One `agentscope run` on a terminal of its own."""
-
-    def __init__(self, folder: Path, *act: str, restart: str = "", name: str = "screen", options: tuple[str, ...] = ()) -> None:
-        self.log = folder / "noted"
-        config = folder / "agentscope.toml"
-        config.write_text(
-            f'[agent.{name}]\nmatch = {{ name = "screen.py" }}\n[agent.{name}.recovery]\n{restart}\n'
-            'validate = "500ms"\nprobation = "500ms"\nbackoff = "100ms"\ngrace = "1s"\n'
-            'ladder = { crash = ["restart"], hang = ["restart"], killed = ["restart"], exit = [] }\n'
-        )
-        self.ours, theirs = os.openpty()
-        command = [
-            str(AGENTSCOPE),
-            "run",
-            "--name",
-            name,
-            "--config",
-            str(config),
-            "--state-dir",
-            str(folder / "state"),
-            *options,
-            "--",
-        ]
-        self.process = subprocess.Popen(
-            [*command, str(PYTHON), str(PLACE / "screen.py"), str(self.log), *act],
-            stdin=theirs, stdout=theirs, stderr=theirs, cwd=folder, env={**os.environ, "SCREEN_WORD": "a b"},
-            preexec_fn=lambda: (os.setsid(), fcntl.ioctl(0, termios.TIOCSCTTY, 0)),  # noqa: PLW1509 - it takes no lock
-        )  # fmt: skip
-        os.close(theirs)
-        self.said = b""
-        self.reader = threading.Thread(target=self.read, daemon=True)
-        self.reader.start()
-
-    def read(self) -> None:
-        """Keep what comes on the terminal."""
-        while True:
-            try:
-                self.said += os.read(self.ours, 4096)
-            except OSError:
-                return
-
-    def noted(self) -> list[dict[str, Any]]:
-        """How each instance was started."""
-        return [json.loads(line) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-    def wait(self) -> int:
-        """Its exit status."""
-        try:
-            return self.process.wait(45)
-        finally:
-            self.process.kill()
-            os.close(self.ours)
 
 
 @pytest.mark.live

@@ -71,6 +71,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     assert names["agentscope/sources/probes/core.bpf.o"] > 10_000
     assert names["agentscope/sources/probes/examine.bpf.o"] > 10_000
     assert names["agentscope/stream.schema.json"] > 1000
+    assert names["agentscope/service/agentscope.service"] > 1000
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.name.endswith("-py3-none-linux_x86_64.whl")
     assert not [name for name in names if not name.startswith(("agentscope/", "agentscope_linux-"))]
