@@ -316,7 +316,10 @@ class ProcessSample(Value, frozen=True):
 
 
 class Pulse(Event, frozen=True, tag="agentscope.pulse"):
-    """Once a second, one agent: its processes, what they use, and the memory of its cgroup against the limit that binds."""
+    """Once a second, one agent: its processes, what they use, and the memory of its cgroup against the limit that binds.
+
+    `wrote_ns` is when one of them last wrote to descriptors 1 or 2; None where nobody sees that.
+    """
 
     agent_pid: int
     agent_start_ns: int
@@ -328,6 +331,7 @@ class Pulse(Event, frozen=True, tag="agentscope.pulse"):
     cgroup_bytes: int | None = None
     limit_bytes: int | None = None
     limit_path: str | None = None
+    wrote_ns: int | None = None
 
 
 class WaitChanged(Event, frozen=True, tag="agentscope.wait.changed"):

@@ -2,6 +2,7 @@
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from agentscope.evidence import MemorySample
 from agentscope.incidents import Tree
@@ -10,9 +11,13 @@ from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine
 from agentscope.vigil import Vigil
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 PULSE_S = 1.0
 THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
 LONGEST_PAUSE_S = 3.0
+OUTPUTS_READ = 4  # processes of one agent: its own and its first tools
 READS_AGAIN_A_SECOND = 4  # a hundred agents are read again within half a minute
 
 
@@ -24,6 +29,8 @@ class Pulses:
         self.engine = engine
         self.vigil = vigil
         self.threads_due_ns = self.sampled_ns = 0
+        self.files_wrote_ns: dict[int, int] = {}
+        self.looking: Future[None] | None = None
 
     def beat(self) -> int:
         """One pulse of each agent; returns the time of it, CLOCK_BOOTTIME."""
@@ -32,6 +39,7 @@ class Pulses:
         rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
         now = now_ns()
         self.read_again(now)
+        self.look_at_files()
         if samples is not None:
             self.sampled_ns = now
             by_pid = {sample.pid: sample for sample in samples}
@@ -77,8 +85,26 @@ class Pulses:
                 cgroup_bytes=binding.usage_bytes if binding else None,
                 limit_bytes=binding.limit_bytes if binding else None,
                 limit_path=binding.path if binding else None,
+                wrote_ns=self.wrote_ns(tree),
             )
         )
+
+    def wrote_ns(self, tree: Tree) -> int | None:
+        """When any of these last wrote to its output, as far as the write probe or the last look at their files tells."""
+        times = [self.engine.wrote_ns(pid) or self.files_wrote_ns.get(pid) for pid in list(tree.live)[:OUTPUTS_READ]]
+        return max((at_ns for at_ns in times if at_ns is not None), default=None)
+
+    def look_at_files(self) -> None:
+        """Ask the files behind outputs when they were written, beside the loop: a file of a server that is gone hangs whoever asks."""
+        if self.looking is not None and not self.looking.done():
+            return
+        pids = [pid for tree in self.pipeline.incidents.trees for pid in list(tree.live)[:OUTPUTS_READ]]
+
+        def look() -> None:
+            found = {pid: self.pipeline.cache.wrote_ns(pid) for pid in pids}
+            self.files_wrote_ns = {pid: at_ns for pid, at_ns in found.items() if at_ns is not None}
+
+        self.looking = self.vigil.threads.submit(look)
 
     def read_again(self, now: int) -> None:
         """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
