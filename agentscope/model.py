@@ -14,6 +14,7 @@ Scope = Literal["agent", "tool"]
 Confidence = Literal["certain", "likely", "possible"]
 Weight = Literal["decisive", "supporting", "context"]
 StreamKind = Literal["file", "pty", "pipe", "socket", "null", "other", "closed"]
+PressureKind = Literal["memory", "descriptors", "threads", "disk"]
 EngineName = Literal["core", "bcc", "netlink", "none", "recording"]
 
 
@@ -360,6 +361,30 @@ class Health(Event, frozen=True, tag="agentscope.health"):
     answered: bool | None = None
 
 
+class Pressure(Event, frozen=True, tag="agentscope.pressure"):
+    """An agent comes near a limit, told before it dies of it: once a crossing, and again where the time left gets a good deal shorter.
+
+    `used` and `limit` are bytes of `memory` and `disk` (what its limit counts; page cache is not), else how many descriptors of the
+    process or threads of the cgroup there are; `share` is used of limit. `seconds_to_limit` is how long until the limit is reached at
+    the slope of now, between `seconds_at_least` and `seconds_at_most`; None where it does not grow, or that could not be told.
+    `eased`: it is well below again, so the warning is over. `limit_path` says whose limit it is: a cgroup, a folder, a process.
+    """
+
+    agent_pid: int
+    agent_start_ns: int
+    kind: PressureKind
+    used: int
+    limit: int
+    share: float
+    says: str
+    slope_bytes_per_s: float | None = None
+    seconds_to_limit: float | None = None
+    seconds_at_least: float | None = None
+    seconds_at_most: float | None = None
+    limit_path: str | None = None
+    eased: bool = False
+
+
 class Lost(Event, frozen=True, tag="agentscope.lost"):
     """Something was not seen or not delivered: how many, by whom."""
 
@@ -552,6 +577,7 @@ AnyEvent = (
     | Pulse
     | WaitChanged
     | Health
+    | Pressure
     | Lost
     | IncidentOpened
     | RemedyStarted
