@@ -1,18 +1,15 @@
 """`agentscope incidents` and `agentscope show`: what happened, what was done about it, and whether that held. Reads the ledger only."""
 
-import datetime as dt
 import time
 from collections.abc import Iterable, Iterator
-
-import msgspec
 
 from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
 from agentscope.ledger import Ledger
 from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted
-from agentscope.policy.standing import VALIDATE
 from agentscope.record import Envelope, encode_again
-from agentscope.views.stories import Act, Story
+from agentscope.views.board import wall_ns_of
+from agentscope.views.stories import Story, continued
 
 TOLD = (IncidentOpened, RemedyStarted, RemedyFinished, IncidentClosed)
 
@@ -29,18 +26,10 @@ def since_ns_of(duration: str) -> int:
         raise UsageError(f"--since {duration!r} is not right", error.why, "--since 24h") from None
 
 
-def wall_ns_of(envelope: Envelope) -> int:
-    """When it was, in nanoseconds since 1970; 0 where the line does not say so in RFC 3339."""
-    try:
-        return int(dt.datetime.fromisoformat(envelope.time).timestamp() * 1_000_000) * 1000
-    except (ValueError, OverflowError):
-        return 0
-
-
 def told_of(ledger: Ledger, since_ns: int | None) -> Iterator[Envelope]:
     """What is on record of incidents that began, or went on, since then (wall clock)."""
     for envelope in ledger.read(since_ns):
-        if isinstance(envelope.data, TOLD) and (since_ns is None or wall_ns_of(envelope) >= since_ns):
+        if isinstance(envelope.data, TOLD) and (since_ns is None or (wall_ns_of(envelope) or 0) >= since_ns):
             yield envelope
 
 
@@ -50,28 +39,12 @@ def stories_of(envelopes: Iterable[Envelope]) -> list[Story]:
     for envelope in envelopes:
         event = envelope.data
         if isinstance(event, IncidentOpened):
-            stories[event.incident] = Story(opened=event, wall_ns=wall_ns_of(envelope) or None)
+            stories[event.incident] = Story(opened=event, wall_ns=wall_ns_of(envelope))
             continue
         story = stories.get(event.incident) if isinstance(event, TOLD) else None
         if story is not None:
             stories[story.opened.incident] = continued(story, event)
     return list(stories.values())
-
-
-def continued(story: Story, event: object) -> Story:
-    """The story with what came next."""
-    if isinstance(event, RemedyStarted):
-        return msgspec.structs.replace(story, acts=(*story.acts, Act(started=event)))
-    if isinstance(event, IncidentClosed):
-        return msgspec.structs.replace(story, closed=event)
-    if isinstance(event, RemedyFinished):
-        field = "looked" if event.remedy == VALIDATE else "finished"
-        acts = tuple(
-            msgspec.structs.replace(act, **{field: event}) if act.started.attempt == event.attempt else act
-            for act in story.acts
-        )
-        return msgspec.structs.replace(story, acts=acts)
-    return story
 
 
 def list_incidents(ledger: Ledger, since_ns: int | None, *, as_json: bool, width: int) -> str:

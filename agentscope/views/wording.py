@@ -5,12 +5,14 @@ import unicodedata
 from collections.abc import Sequence
 
 BARS = "▁▂▃▄▅▆▇█"
+EIGHTHS = "▏▎▍▌▋▊▉"
 GAP = "·"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
 NS_PER_S = 1_000_000_000
 # For output that cannot carry the character: each is replaced by what an old terminal can draw.
 PLAIN = str.maketrans(
-    {"…": "...", "·": "-", "←": "<-", "→": "->", "│": "|", "─": "-", "●": "*", "○": "o", "✓": "+", "✗": "x", "▸": ">"}
+    dict.fromkeys(EIGHTHS, "#")
+    | {"…": "...", "·": "-", "←": "<-", "→": "->", "│": "|", "─": "-", "●": "*", "○": "o", "✓": "+", "✗": "x", "▸": ">"}
     | dict(zip(BARS, "_.:-=+*#", strict=True))
 )
 
@@ -88,6 +90,39 @@ def sparkline(values: Sequence[float | None], cells: int, top: float | None = No
             level = 0.0 if ceiling <= 0 else max(seen) / ceiling
             bars.append(BARS[max(0, min(len(BARS) - 1, int(level * len(BARS))))])
     return "".join(bars)
+
+
+def plot(values: Sequence[float | None], cells: int, lines: int, top: float | None = None) -> list[str]:
+    """The same over several lines, the highest first."""
+    bars = [share_of(values, cell, min(cells, len(values))) for cell in range(min(cells, len(values)))]
+    ceiling = max([*(bar for bar in bars if bar is not None), top or 0], default=0) or 1
+    eighths = [None if bar is None else max(1, min(8 * lines, round(8 * lines * bar / ceiling))) for bar in bars]
+    drawn = []
+    for line in range(lines - 1, -1, -1):
+        heights = [None if each is None else max(0, min(8, each - 8 * line)) for each in eighths]
+        drawn.append(
+            "".join((GAP if line == 0 else " ") if each is None else BARS[each - 1] if each else " " for each in heights)
+        )
+    return drawn
+
+
+def share_of(values: Sequence[float | None], cell: int, cells: int) -> float | None:
+    """The greatest of the values that one cell stands for; None where none is known."""
+    seen = [value for value in values[cell * len(values) // cells : (cell + 1) * len(values) // cells] if value is not None]
+    return max(seen, default=None)
+
+
+def gauge(share: float, cells: int) -> str:
+    """A bar that is full at 1: what is used in blocks to an eighth of a cell, the rest in points."""
+    eighths = max(0, min(8 * cells, round(8 * cells * share)))
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[part - 1] if part else "")).ljust(cells, GAP)
+
+
+def tight_age(length_ns: float) -> str:
+    """As "43s", "12m", "3h", "2d", for columns."""
+    count, unit = age(length_ns).split(" ")
+    return count + unit[0]
 
 
 def cells_of(text: str) -> int:
