@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
 from agentscope.config import Config
-from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.ledger import Ledger, state_dir
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
@@ -139,7 +139,7 @@ def print_table(targets: tuple[Target, ...], state: str | None, recording: str |
 
 def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> None:
     """Fill a board from /proc and the ledger, without a probe."""
-    from agentscope.agents import agent_of, live_processes, matches, roots
+    from agentscope.agents import agent_of, live_processes, matches, read_process, roots
     from agentscope.evidence import binding_of
     from agentscope.lastseen import memory_cgroups, usage_of
     from agentscope.model import AgentSeen, Pulse
@@ -147,6 +147,12 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
     for envelope in ledger_lines(ledger):
         board.apply(envelope)
     found = [(seen, why) for seen in live_processes() if (why := next((w for t in targets if (w := matches(t, seen))), None))]
+    if any(target.kind == "signature" for target in targets):
+        from agentscope.discovery import Scan
+
+        for each in Scan().look({seen.pid for seen, _ in found}):
+            with contextlib.suppress(NoSuchProcess):
+                found.append((read_process(each.pid), each.because))
     for seen, because in roots(found):
         if seen.pid == os.getpid():
             continue
