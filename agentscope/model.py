@@ -364,8 +364,8 @@ class Health(Event, frozen=True, tag="agentscope.health"):
 class Pressure(Event, frozen=True, tag="agentscope.pressure"):
     """An agent comes near a limit, told before it dies of it: once a crossing, and again where the time left gets a good deal shorter.
 
-    `used` and `limit` are bytes of `memory` and `disk` (what its limit counts; page cache is not), else how many descriptors of the
-    process or threads of the cgroup there are; `share` is used of limit. `seconds_to_limit` is how long until the limit is reached at
+    `used` and `limit` are bytes of `memory` (page cache is not counted) and `disk` (inodes, where `says` tells so), else how many
+    descriptors of the process or threads of the cgroup there are; `share` is used of limit. `seconds_to_limit` is how long until the limit is reached at
     the slope of now, between `seconds_at_least` and `seconds_at_most`; None where it does not grow, or that could not be told.
     `eased`: it is well below again, so the warning is over. `limit_path` says whose limit it is: a cgroup, a folder, a process.
     """

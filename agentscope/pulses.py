@@ -4,6 +4,7 @@ import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from agentscope.ceilings import Ceilings
 from agentscope.evidence import MemorySample
 from agentscope.incidents import Tree
 from agentscope.model import ProcessSample, Pulse
@@ -28,6 +29,7 @@ class Pulses:
         self.pipeline = pipeline
         self.engine = engine
         self.vigil = vigil
+        self.ceilings = Ceilings(pipeline, vigil.probes.config)
         self.threads_due_ns = self.sampled_ns = 0
         self.files_wrote_ns: dict[int, int] = {}
         self.looking: Future[None] | None = None
@@ -47,6 +49,7 @@ class Pulses:
                 self.vigil.sampled(tree, [by_pid[pid] for pid in tree.live if pid in by_pid], now)
         for tree in trees:
             self.tell_use(tree, rss, now)
+        self.ceilings.beat(rss, now)
         return now
 
     def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
@@ -113,7 +116,10 @@ class Pulses:
             kept = cache.seen.get(member.process.pid)
             if kept is None:
                 cache.refresh(member.process, now)
+                self.ceilings.looked(member, now)
             else:
                 again.append((kept.at_ns, member.process.pid))
         for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
-            cache.refresh(self.pipeline.incidents.members[pid].process, now)
+            member = self.pipeline.incidents.members[pid]
+            cache.refresh(member.process, now)
+            self.ceilings.looked(member, now)
