@@ -256,7 +256,9 @@ def test_undetermined_still_reads():
     """Where nothing fits the report says so instead of an empty headline."""
     text = report.render_report(samples.undetermined(), width=80)
     assert text.startswith("✗ nightly ended and nothing says why")
-    assert "no evidence could be had" in text
+    assert "No evidence could be had" in text
+    assert "cause not determined" in text
+    assert "agentscope explain" not in text, "there is no page about it"
 
 
 # --- hostile text ---------------------------------------------------------------------------------------------------------
