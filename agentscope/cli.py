@@ -346,17 +346,15 @@ def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
 @main.command()
 @click.argument("incident", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
+@click.option("--html", "page", metavar="FILE", help="Write it as one page to attach to a ticket; - is standard output.")
 @shared_options
-def show(incident: str, as_json: bool, state_dir: str | None) -> int:
+def show(incident: str, as_json: bool, page: str | None, state_dir: str | None) -> int:
     """Show one incident on record: its report, what was done, and whether it held. The beginning of its ID is enough."""
     from agentscope.history import show_incident
     from agentscope.ledger import Ledger
     from agentscope.ledger import state_dir as state_dir_of
-    from agentscope.views.report import wants_color, width_of
 
-    ledger = Ledger(state_dir_of(state_dir))
-    width, color = width_of(sys.stdout), wants_color(sys.stdout)
-    write_out(show_incident(ledger, incident, as_json=as_json, width=width, color=color))
+    write_out(show_incident(Ledger(state_dir_of(state_dir)), incident, as_json=as_json, page=page))
     return ExitStatus.HEALTHY
 
 

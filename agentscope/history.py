@@ -1,5 +1,6 @@
 """`agentscope incidents` and `agentscope show`: what happened, what was done about it, and whether that held. Reads the ledger only."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 
@@ -56,11 +57,36 @@ def list_incidents(ledger: Ledger, since_ns: int | None, *, as_json: bool, width
     return render_stories(stories_of(told_of(ledger, since_ns))[::-1], width)
 
 
-def show_incident(ledger: Ledger, incident: str, *, as_json: bool, width: int, color: bool) -> str:
-    """One incident: its report and what was done; as JSON its records.
+def show_incident(ledger: Ledger, incident: str, *, as_json: bool, page: str | None = None) -> str:
+    """One incident: its report and what was done; as JSON its records; as a page for a ticket, in this file or on standard output.
 
     Raises:
-        UsageError: there is none of this name, or the beginning of a name fits several.
+        UsageError: there is none of this name, the beginning of a name fits several, or two forms are asked for at once.
+        CannotWrite: the page cannot be written.
+    """
+    if as_json and page is not None:
+        raise UsageError("show takes --json or --html", "it got both", f"agentscope show {incident} --html FILE")
+    of_it = told_of_one(ledger, incident)
+    if as_json:
+        return "".join(encode_again(envelope).decode() for envelope in of_it)
+    story = stories_of(of_it)[-1]
+    if page is None:
+        from agentscope.views.report import wants_color, width_of
+        from agentscope.views.stories import render_story
+
+        return render_story(story, width=width_of(sys.stdout), color=wants_color(sys.stdout))
+    from agentscope.views.html import render_html
+    from agentscope.views.html.saving import for_output, save_page
+
+    html = render_html(story)
+    return for_output(html, sys.stdout.encoding) if page == "-" else save_page(html, page)
+
+
+def told_of_one(ledger: Ledger, incident: str) -> list[Envelope]:
+    """What is on record of the incident with this name, or with the only name that begins so.
+
+    Raises:
+        UsageError: there is none, or there are several.
     """
     told = [envelope for envelope in told_of(ledger, None) if getattr(envelope.data, "incident", "").startswith(incident)]
     names = {envelope.data.incident for envelope in told if isinstance(envelope.data, IncidentOpened)}
@@ -72,9 +98,4 @@ def show_incident(ledger: Ledger, incident: str, *, as_json: bool, width: int, c
         raise UsageError(
             f"{len(names)} incidents begin with {incident!r}", ", ".join(sorted(names)[:8]), "agentscope incidents"
         )
-    of_it = [envelope for envelope in told if getattr(envelope.data, "incident", None) in names]
-    if as_json:
-        return "".join(encode_again(envelope).decode() for envelope in of_it)
-    from agentscope.views.stories import render_story
-
-    return render_story(stories_of(of_it)[-1], width=width, color=color)
+    return [envelope for envelope in told if getattr(envelope.data, "incident", None) in names]
