@@ -3,7 +3,7 @@
 A file is both the program, which is started by its path and needs nothing but Python's own library, and what is told of it: its
 docstring, CAUSE (what must be found), ROOTLESS (what is found instead without a cgroup of its own, None: the same), MEMORY_MIB, and
 RUNS (how often it is started before it dies: one that drifts must have been well once). It says `ready`, lives on for the seconds
-that its argument tells once it has read a line, and then goes wrong. Modules whose name begins with an underscore are no drills.
+that its argument tells once it has read a line, and then goes wrong; a run before ends well at another line. Modules whose name begins with an underscore are no drills.
 """
 
 import importlib

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 LOOK_S = 0.02
 SEEN_S = 5.0  # how long it lives before somebody who watches a screen
 BRIEFLY_S = 0.3
-WELL_S = 3.2  # a run that ended well counts if it lasted until it was looked at twice (marks, SETTLING_NS)
+SETTLED_S = 12.0  # by when a run that is well has been looked at, so that it can be the measure of the next
 PATIENCE_S = 2.0
 JUDGED_S = 20.0
 INTERRUPTED = 130
@@ -148,6 +148,9 @@ async def seen_by_others(box: Sandbox, stopping: Stopping, others: tuple[int, ..
         last = turn == box.drill.RUNS
         tell(f"drill-{box.kind} runs (pid {pid}){f', and goes wrong in {SEEN_S:g} s' if last else ''}.")
         box.let_go()
+        if not last:
+            await stopping.until(lambda: False, SEEN_S)
+            box.let_go()
         ended = await stopping.until(lambda process=process: process.poll() is not None, MINUTE_S + SEEN_S)  # type: ignore[misc]
         tell(ending(box.stop(), ended=ended))
     tell("Its verdict is on the other screen, and in: agentscope incidents --since 5m")
@@ -239,7 +242,7 @@ class Watching:
             for turn in range(self.box.drill.RUNS + 1):
                 prepare(self.box, turn)
                 last = turn == self.box.drill.RUNS
-                pid = self.box.start(BRIEFLY_S if self.box.drill.RUNS == 0 else WELL_S)
+                pid = self.box.start(BRIEFLY_S)
                 tell(f"drill-{self.box.kind} runs (pid {pid}).")
                 if self.engine is not None:
                     self.watch(pid, kernel_log)
@@ -274,11 +277,18 @@ class Watching:
         self.box.let_go()
         began = time.monotonic()
         if not last:
+            await self.stopping.until(lambda: self.settled(process.pid), SETTLED_S)
+            self.box.let_go()
             await self.stopping.until(lambda: process.poll() is not None, JUDGED_S)
             await asyncio.sleep(BRIEFLY_S)
             return
         await self.stopping.until(lambda: bool(self.told), JUDGED_S)
         self.seconds = max(0.0, time.monotonic() - began - self.well_s)
+
+    def settled(self, pid: int) -> bool:
+        """Whether what it stands on has been looked at: from then on it may end well."""
+        run = self.pipeline.marks.runs.get(pid) if self.pipeline.marks is not None else None
+        return run is not None and run.settled
 
     async def attended(self, pid: int, *, last: bool) -> None:
         """Without the engine: our own child, whose end is heard by its pidfd, and which is examined as long as it lives."""
@@ -297,6 +307,8 @@ class Watching:
                     beat = time.monotonic()
                     self.pipeline.cache.refresh(member.process, now_ns())
                     self.pipeline.marks.beat(now_ns())
+                    if not last and (self.settled(pid) or time.monotonic() - began > SETTLED_S):
+                        self.box.let_go()
                 hung = self.box.drill.CAUSE.startswith("hang/") and time.monotonic() - began > 2 * BRIEFLY_S
                 if hung and (found := await asyncio.to_thread(self.examined, pid)) is not None:
                     self.told.append(found)

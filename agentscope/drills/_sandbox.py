@@ -170,7 +170,7 @@ def sandbox(kind: str, drill: Drill) -> Iterator[Sandbox]:
     """A sandbox for one drill; at its end nothing of it is left: no process, no cgroup, no file."""
     tidy()
     mask = os.umask(0o022)
-    folder = Path(tempfile.mkdtemp(prefix=PREFIX))
+    folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=place()))
     try:
         folder.chmod(0o755)
         with cage("drill", memory_bytes=drill.MEMORY_MIB << 20, anywhere=True) as caged:
@@ -186,9 +186,14 @@ def sandbox(kind: str, drill: Drill) -> Iterator[Sandbox]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def place() -> str:
+    """Where the folder is made: root's own TMPDIR may be closed to the user that the sample runs as."""
+    return "/tmp" if os.geteuid() == 0 and Path("/tmp").is_dir() else tempfile.gettempdir()  # noqa: S108 - by mkdtemp(3)
+
+
 def tidy() -> None:
     """Remove the folders of drills that were killed before they could do so themselves."""
-    with contextlib.suppress(OSError), os.scandir(tempfile.gettempdir()) as entries:
+    with contextlib.suppress(OSError), os.scandir(place()) as entries:
         for entry in entries:
             if entry.name.startswith(PREFIX) and entry.is_dir(follow_symlinks=False):
                 status = entry.stat(follow_symlinks=False)

@@ -21,7 +21,7 @@ VERSIONS = (
 
 
 def main() -> None:
-    """Plan, live a little and end well, as long as the library is what it was."""
+    """Plan, live on and end well when it is told to, as long as the library is what it was."""
     signal.alarm(60)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
@@ -30,6 +30,7 @@ def main() -> None:
 
     plan("be useful")
     time.sleep(float(sys.argv[1]))
+    sys.stdin.readline()
 
 
 if __name__ == "__main__":
