@@ -165,8 +165,22 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
 @resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    metavar="TIMES",
+    help="Play it so many times as fast; 0 shows its end at once [1].",
+)
 def watch(  # noqa: PLR0917 - click gives them by name
-    once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any
+    once: bool,
+    recording: str | None,
+    speed: float,
+    state_dir: str | None,
+    engine: str,
+    hang_after: float,
+    resume: bool,
+    **targets: Any,
 ) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
     from agentscope.ledger import state_dir as state_dir_of
@@ -178,7 +192,7 @@ def watch(  # noqa: PLR0917 - click gives them by name
         write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recording))
         return ExitStatus.HEALTHY
     if recording:
-        return replay_screen(recording)
+        return replay_screen(recording, speed)
     return watch_screen(wanted_of(**targets), engine, Terms(hang_after, state_dir_of(state_dir), resume))
 
 

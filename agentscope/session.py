@@ -17,10 +17,11 @@ from agentscope.ledger import Ledger, state_dir
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
-from agentscope.record import Recorder
+from agentscope.record import Envelope, Recorder
 from agentscope.sources import Engine, Source
 
 if TYPE_CHECKING:
+    from agentscope.desk import Desk
     from agentscope.views.board import Board
 
 FLUSH_S = 2.0
@@ -145,7 +146,7 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
     from agentscope.model import AgentSeen, Pulse
 
     for envelope in ledger_lines(ledger):
-        board.apply(envelope)
+        board.recall(envelope)
     found = [(seen, why) for seen in live_processes() if (why := next((w for t in targets if (w := matches(t, seen))), None))]
     if any(target.kind == "signature" for target in targets):
         from agentscope.discovery import Scan
@@ -168,31 +169,34 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
         )  # fmt: skip
 
 
-def ledger_lines(ledger: Ledger) -> list[AnyEvent]:
+def ledger_lines(ledger: Ledger) -> list[Envelope]:
     """The incidents on record; none where the record may not be read."""
     with contextlib.suppress(OSError):
-        return [envelope.data for envelope in ledger.read()]
+        return list(ledger.read())
     return []
 
 
-def replay_screen(recording: str) -> int:
-    """`agentscope watch --replay`: the terminal UI on a recording."""
+def replay_screen(recording: str, speed: float) -> int:
+    """`agentscope watch --replay`: the terminal UI on a recording, so many times as fast as it happened; 0: as it ended."""
     from agentscope.views.tui import show
+    from agentscope.views.tui.playing import Player
 
     settle_memory()
-    asyncio.run(show(replayed(recorded_events(recording)), title=recording, replay=True))
+    asyncio.run(show(Player(recorded_events(recording), speed), title=recording, replay=True))
     return ExitStatus.HEALTHY
 
 
 def watch_screen(wanted: Config, engine_choice: str, terms: Terms) -> int:
     """`agentscope watch`: the terminal UI, live."""
+    from agentscope.desk import Desk
     from agentscope.views.tui import show
 
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        events = live_events(wanted, engine, kernel_log, terms)
-        asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}"))
+        desk = Desk(terms.patience_s)
+        events = live_events(wanted, engine, kernel_log, terms, desk)
+        asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}", deeds=desk))
     finally:
         engine.close()
         if kernel_log is not None:
@@ -200,20 +204,17 @@ def watch_screen(wanted: Config, engine_choice: str, terms: Terms) -> int:
     return ExitStatus.HEALTHY
 
 
-async def replayed(events: list[AnyEvent]) -> AsyncIterator[AnyEvent]:
-    """The events of a recording, all at once: a screen shows how it ended."""
-    for event in events:
-        yield event
-
-
-async def live_events(wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms) -> AsyncIterator[AnyEvent]:
-    """What the pipeline tells, as it happens; the incidents on record come first."""
+async def live_events(
+    wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms, desk: "Desk"
+) -> AsyncIterator[AnyEvent | Envelope]:
+    """What the pipeline tells, as it happens; the incidents on record come first. `desk` serves who asks, once there is what to ask."""
     ledger = Ledger(terms.state, wanted.ledger)
-    for event in ledger_lines(ledger):
-        yield event
+    for line in ledger_lines(ledger):
+        yield line
     told: asyncio.Queue[AnyEvent] = asyncio.Queue()
     live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
     live.start()
+    desk.live = live
     try:
         while True:
             yield await told.get()

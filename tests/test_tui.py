@@ -63,14 +63,14 @@ async def test_shows_agents_and_incidents():
         "died: oom/cgroup",
         "nightly exited with status 3",
         "exit/status (possible)",
-        "lost 17",
+        "LOST 17",
         "q quit",
     ):
         assert expected in text
 
 
 async def test_enter_opens_the_proof_and_escape_returns():
-    """Enter on an incident shows its report in reading order; d shows more; Esc goes back."""
+    """Enter on an incident shows its report in reading order; m shows more; Esc goes back."""
     app = app_of([samples.ready(), samples.segfault()])
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot)
@@ -80,10 +80,10 @@ async def test_enter_opens_the_proof_and_escape_returns():
         assert "✗ indexer crashed in tokenizers.abi3.so" in text
         assert "Blame" in text
         assert "● SIGSEGV (SEGV_MAPERR)" in text
-        await pilot.press("d", "end")
+        await pilot.press("m", "end")
         await pilot.pause()
-        assert "less detail" in screen_text(app)
-        assert "explain crash/segfault" in screen_text(app)
+        assert "m less" in screen_text(app)
+        assert "What was done" in screen_text(app)
         await pilot.press("escape")
         await pilot.pause()
         assert "INCIDENTS" in screen_text(app)
@@ -166,7 +166,7 @@ async def test_empty(size):
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         text = screen_text(app)
-    for expected in ("No agent runs here", "sudo agentscope run -- CMD", "--pid N", "make demo"):
+    for expected in ("No agent runs here", "sudo agentscope run -- CMD", "--pid N", "agentscope drill oom"):
         assert expected in text
 
 
@@ -198,7 +198,7 @@ async def test_hostile_text_is_only_text():
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot)
         texts = [screen_text(app)]
-        await pilot.press("enter", "d")
+        await pilot.press("enter", "m")
         await pilot.pause()
         texts.append(screen_text(app))
         await pilot.press("end")

@@ -16,6 +16,7 @@ from agentscope.model import (
     IncidentClosed,
     IncidentOpened,
     Lost,
+    Pressure,
     ProcessExit,
     Pulse,
     Ready,
@@ -75,6 +76,8 @@ class Row:
     wrote_ns: int | None = None
     history: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
     held: deque[int | None] = field(default_factory=lambda: deque(maxlen=HISTORY))
+    pressures: dict[str, Pressure] = field(default_factory=dict)
+    full_ns: int | None = None  # when its memory will be full, at the slope of the last warning
     last: Happened | None = None
     death: Happened | None = None
 
@@ -149,6 +152,8 @@ class Board:
                 self.seen(event.agent, event).because = event.because
             case IncidentOpened():
                 self.opened(event)
+            case Pressure():
+                self.pressed(event)
             case AgentGone():
                 self.gone(event)
             case ProcessExit():
@@ -205,6 +210,18 @@ class Board:
         row.history.append(pulse.rss_bytes)
         row.held.append(row.used_bytes)
 
+    def pressed(self, event: Pressure) -> None:
+        """An agent comes near a limit, or is well below it again."""
+        row = self.rows.get((event.agent_pid, event.agent_start_ns))
+        if row is None:
+            return
+        row.pressures.pop(event.kind, None)
+        if not event.eased:
+            row.pressures[event.kind] = event
+        if event.kind == "memory":
+            left_s = None if event.eased else event.seconds_to_limit
+            row.full_ns = None if left_s is None else self.clock_of(event) + int(min(left_s, DAY_NS) * 1_000_000_000)
+
     def opened(self, incident: IncidentOpened) -> None:
         """An incident: newest first; the end of the agent itself is also a death, a hang is none."""
         at_ns = self.clock_of(incident)
@@ -249,7 +266,8 @@ class Board:
         """Mark a row as over, and forget the oldest ended ones beyond what a person could look at."""
         row.ended = words
         row.ended_ns = row.ended_ns if row.ended_ns is not None else clock_ns
-        row.cpu_percent = None
+        row.cpu_percent = row.full_ns = None
+        row.pressures.clear()
         over = [(old.ended_ns or 0, old.key) for old in self.rows.values() if old.ended is not None]
         if len(over) > ENDED_KEPT:
             del self.rows[min(over)[1]]
@@ -261,15 +279,25 @@ class Board:
         return sum(1 for at_ns in self.deaths.get(name, ()) if self.now_ns - at_ns < DAY_NS)
 
     def troubled(self, row: Row) -> bool:
-        """Whether a person should look at it first: it is stuck, or died not long ago."""
-        return row.stuck or (row.died and self.now_ns - (row.ended_ns or 0) < FRESH_NS)
+        """Whether a person should look at it first: it is stuck, near a limit, or died not long ago."""
+        return row.stuck or bool(row.pressures) or (row.died and self.now_ns - (row.ended_ns or 0) < FRESH_NS)
+
+    def began_ns(self, row: Row) -> int | None:
+        """When it started, on the wall clock."""
+        return None if self.wall_offset_ns is None else row.agent.start_ns + self.wall_offset_ns
 
     def listed(self, wanted: str = "") -> list[Row]:
         """Rows in reading order: trouble first, then the living, then what ended well; each by name, so that rows stay put."""
         rows = list(self.rows.values())
         if wanted:
             rows = [row for row in rows if matches(wanted, row.agent.name, str(row.agent.pid), row.words, row.agent.unit or "")]
-        return sorted(rows, key=lambda row: (not self.troubled(row), row.ended is not None, row.agent.name, row.agent.pid))
+        return sorted(rows, key=lambda row: (self.rank(row), row.agent.name, row.agent.pid))
+
+    def rank(self, row: Row) -> int:
+        """Who is read first: what is stuck, what comes near a limit, what died lately, what runs, what is over."""
+        if row.ended is not None:
+            return 2 if self.troubled(row) else 4
+        return 0 if row.stuck else 1 if row.pressures else 3
 
     def happened(self, wanted: str = "") -> list[Happened]:
         """Incidents, newest first."""
