@@ -105,6 +105,8 @@ def _agent_in(argv: tuple[str, ...], comm: str, exe: str | None) -> str | None:
     if sample := SAMPLE.search(program.path):
         return sample[1]
     name = SUFFIX.sub("", program.name)
+    if name in OTHERS:
+        return None  # one program of several names: that of Claude Code is its `rg` as well
     if program.module is not None:
         known = any(program.module == each or program.module.startswith(f"{each}.") for each in MODULES)
         return name if known and _runs_on_python(program, exe) else None

@@ -141,6 +141,7 @@ def test_what_a_launcher_starts_gives_the_agent_its_name():
         seen("/usr/lib/claude/claude", "--type=renderer", "--lang=en"),
         seen("python3", "/v/bin/agentscope", "watch"),
         seen("drill-oom"),
+        seen("rg", "--json", "claude", exe="/usr/local/bin/claude"),
         seen("sleep", "60"),
     ],
     ids=lambda value: " ".join(value.argv),
