@@ -19,14 +19,14 @@ from agentscope.drills import Drill
 from agentscope.drills._sandbox import MINUTE_S, Sandbox, sandbox
 from agentscope.errors import AgentscopeError, ExitStatus
 from agentscope.ledger import Ledger, state_dir
-from agentscope.live import Live, Terms
-from agentscope.model import AgentSeen, AnyEvent, IncidentOpened
+from agentscope.live import LEAVE_S, Live, Terms
+from agentscope.model import AgentSeen, AnyEvent, IncidentOpened, KernelLine
 from agentscope.pipeline import Pipeline, boot_wall_ns, hang_of, now_ns
 from agentscope.session import open_engine, open_kernel_log, settle_memory
 from agentscope.sources.child import ChildSource
 
 if TYPE_CHECKING:
-    from agentscope.sources import Engine
+    from agentscope.sources import Engine, Source
 
 LOOK_S = 0.02
 SEEN_S = 5.0  # how long it lives before somebody who watches a screen
@@ -237,7 +237,9 @@ class Watching:
 
     async def play(self) -> IncidentOpened | None:
         """All runs of it; the incident of the last."""
-        kernel_log = open_kernel_log() if self.engine is not None else None
+        kernel_log = open_kernel_log()
+        if kernel_log is None:
+            self.pipeline.kernel_lines = None
         try:
             for turn in range(self.box.drill.RUNS + 1):
                 prepare(self.box, turn)
@@ -248,24 +250,27 @@ class Watching:
                     self.watch(pid, kernel_log)
                     await self.watched(last=last)
                 else:
-                    await self.attended(pid, last=last)
+                    await self.attended(pid, kernel_log, last=last)
+                if self.told:  # that we end it now is no incident
+                    self.pipeline.stopping.add((self.told[0].agent.pid, self.told[0].agent.start_ns))
                 self.box.stop()
         finally:
             if self.live is not None:
+                await self.live.recovery.finish(LEAVE_S)
                 self.live.close()
             elif self.pipeline.marks is not None:
                 self.pipeline.marks.close()
             if kernel_log is not None:
                 kernel_log.close()
             self.ledger.close()
-        return self.told[-1] if self.told else None
+        return self.told[0] if self.told else None
 
-    def watch(self, pid: int, kernel_log: object) -> None:
+    def watch(self, pid: int, kernel_log: "Source | None") -> None:
         """With the engine: as `agentscope watch --pid` does, and what is started in its place as recovery does."""
         if self.live is None:
             assert self.engine is not None
             wanted = Config(targets=(Target(kind="pid", value=str(pid), name=self.label),), owner_uid=os.getuid())
-            self.live = Live(self.pipeline, wanted, self.engine, kernel_log, Terms(PATIENCE_S, self.state, resume=False))  # type: ignore[arg-type]
+            self.live = Live(self.pipeline, wanted, self.engine, kernel_log, Terms(PATIENCE_S, self.state, resume=False))
             self.live.start()
         else:
             self.live.take(pid, self.label)
@@ -290,7 +295,7 @@ class Watching:
         run = self.pipeline.marks.runs.get(pid) if self.pipeline.marks is not None else None
         return run is not None and run.settled
 
-    async def attended(self, pid: int, *, last: bool) -> None:
+    async def attended(self, pid: int, kernel_log: "Source | None", *, last: bool) -> None:
         """Without the engine: our own child, whose end is heard by its pidfd, and which is examined as long as it lives."""
         child = ChildSource(pid)
         seen = read_process(pid)
@@ -314,6 +319,9 @@ class Watching:
                     self.told.append(found)
                     ends = []
                     break
+            for line in kernel_log.drain() if kernel_log is not None else ():
+                if isinstance(line, KernelLine):
+                    self.pipeline.remember(line)
             for end in ends:
                 self.pipeline.tell(end)
             for held in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
