@@ -10,7 +10,7 @@ from unicodedata import category
 import msgspec
 
 from agentscope.record import redact
-from agentscope.views import printable
+from agentscope.views import READ_AT_MOST, printable
 from agentscope.views.stories import Story
 
 SGR = re.compile(r"(?:\x1b\[|\x9b)[0-9;:]{0,64}m")  # ECMA-48, 8.3.117
@@ -22,6 +22,9 @@ def visible(text: str) -> str:
     """The same text, all of it printable but for tabs and the ends of lines, and without secrets."""
     if text.isascii() and text.isprintable():
         return redact(text)
+    between = len(text) - 2 * READ_AT_MOST
+    if between > 0:  # no view looks further into a text, from either end; what is not looked at is still counted
+        return visible(text[:READ_AT_MOST]) + "…" * between + visible(text[-READ_AT_MOST:])
     return "\n".join(visible_line(line) for line in text.split("\n"))
 
 
