@@ -108,9 +108,9 @@ def ending_of(incident: IncidentOpened) -> str:
     else:
         how = "it lives"
     lived_ns = incident.at_ns - incident.process.start_ns
-    after = "after" if has_ended(incident) else "since"
-    lived = f", {after} {span(lived_ns)}" if lived_ns > 0 else ""
-    return f"{how}{lived}"
+    if lived_ns <= 0:
+        return how
+    return f"{how}, after {span(lived_ns)}" if has_ended(incident) else f"{how}, for {span(lived_ns)} so far"
 
 
 def has_ended(incident: IncidentOpened) -> bool:

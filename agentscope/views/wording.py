@@ -4,11 +4,14 @@ import datetime as dt
 import unicodedata
 from collections.abc import Sequence
 
+from agentscope import durations
+
 BARS = "▁▂▃▄▅▆▇█"
 EIGHTHS = "▏▎▍▌▋▊▉"
 GAP = "·"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-NS_PER_S = 1_000_000_000
+NS_PER_S = durations.NS_PER_S
+span = durations.span
 # For output that cannot carry the character: each is replaced by what an old terminal can draw.
 PLAIN = str.maketrans(
     dict.fromkeys(EIGHTHS, "#")
@@ -32,23 +35,6 @@ def tight_size(count_bytes: float | None) -> str:
     """As "498M", for columns."""
     words = size(count_bytes).split(" ")
     return words[0] + words[1][0] if len(words) == 2 else words[0]
-
-
-def span(length_ns: float) -> str:
-    """As "250 ms", "12.4 s", "4 min 12 s", "3 h 05 min", "2 d 4 h"."""
-    seconds = abs(length_ns) / NS_PER_S
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.00995 else f"{seconds * 1000:.1f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest_s:02d} s" if rest_s else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
 
 
 def age(length_ns: float) -> str:
