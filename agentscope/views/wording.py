@@ -146,6 +146,24 @@ def cut_front(text: str, cells: int) -> str:
     return text if cells_of(text) <= cells else cut(text[::-1], cells)[::-1]
 
 
+def breaks_of(text: str, cells: int) -> list[int]:
+    """Where to break a text into lines of at most `cells` columns: at a space; within a longer word after a slash, or where it must be."""
+    breaks = []
+    begin = 0
+    while cells_of(text[begin:]) > cells:
+        end, used = begin, 0
+        while used + cell_width(text[end]) <= cells:
+            used += cell_width(text[end])
+            end += 1
+        if text[end] != " ":
+            end = text.rfind(" ", begin, end) + 1 or text.rfind("/", begin + 1, end) + 1 or max(end, begin + 1)
+        while end < len(text) and text[end] == " ":
+            end += 1
+        breaks.append(end)
+        begin = end
+    return breaks
+
+
 def fit(text: str, cells: int, *, right: bool = False) -> str:
     """The text in exactly `cells` columns: cut or padded, flush right for numbers."""
     text = cut(text, cells)
