@@ -163,17 +163,18 @@ def watch(  # noqa: PLR0917 - click gives them by name
     **targets: Any,
 ) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
-    from agentscope.ledger import state_dir as state_dir_of
-    from agentscope.live import Terms
-    from agentscope.session import print_table, replay_screen, watch_screen
     from agentscope.views.tui import can_show
 
     if once or not can_show():
+        from agentscope.session import print_table
+
         write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recording))
         return ExitStatus.HEALTHY
+    from agentscope.screens import Watching, replay_screen, watch_screen
+
     if recording:
         return replay_screen(recording, speed)
-    return watch_screen(wanted_of(**targets), engine, Terms(hang_after, state_dir_of(state_dir), resume))
+    return watch_screen(Watching(wanted_of(**targets), engine, hang_after, state_dir, resume=resume))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})

@@ -29,11 +29,11 @@ NO_RECOVERY = "no config says how: without [agent.NAME.recovery] agentscope only
 
 
 class Desk:
-    """The deeds of one run of `watch`; `live` is there once the watching has begun."""
+    """The deeds of one run of `watch`."""
 
-    def __init__(self, patience_s: float) -> None:
+    def __init__(self, live: "Live", patience_s: float) -> None:
+        self.live = live
         self.patience_s = patience_s
-        self.live: Live | None = None
 
     # --- looking ---------------------------------------------------------------------------------------------------------
 
@@ -83,13 +83,10 @@ class Desk:
 
     async def processes(self) -> Sequence[Candidate]:
         """Every process that could be watched and is not yet, likely agents first, then the newest."""
-        watched = self.live.own | self.live.members.keys() if self.live is not None else {os.getpid()}
-        return await asyncio.to_thread(candidates, frozenset(watched))
+        return await asyncio.to_thread(candidates, frozenset(self.live.own | self.live.members.keys()))
 
     async def add(self, candidate: Candidate) -> str:
         """Watch it with its descendants from now on."""
-        if self.live is None:
-            raise UsageError("nothing is watched yet", "the probes are being attached", "again in a moment")
         check_same(candidate)
         if is_kernel_thread(candidate.pid):
             raise UsageError(f"process {candidate.pid} is a thread of the kernel", "it runs no program that could be an agent")
@@ -102,7 +99,7 @@ class Desk:
 
     def means(self, agent: Agent) -> Means:
         """What the config allows, and what may be asked for now."""
-        keeper = self.live.recovery.keepers.get(agent.name) if self.live is not None else None
+        keeper = self.live.recovery.keepers.get(agent.name)
         if keeper is None:
             says = [NO_RECOVERY]
             if agent.unit is not None:
@@ -130,7 +127,7 @@ class Desk:
 
     async def recover(self, agent: Agent) -> str:
         """Examine it, and where it hangs tell that, so that its recovery begins."""
-        if self.live is None or not self.means(agent).can:
+        if not self.means(agent).can:
             raise UsageError(f"{agent.name} cannot be brought back now", "its recovery says nothing, or is under way")
         scene, look = await asyncio.to_thread(self.examined, agent)
         watched = self.live.vigil.agents.get((agent.pid, agent.start_ns))
@@ -142,7 +139,6 @@ class Desk:
 
     def tell(self, watched: "Watched", scene: HangScene, incident: IncidentOpened) -> None:
         """Tell a hang that a person had looked for, as the vigil tells its own."""
-        assert self.live is not None
         watched.incident, watched.hung_since_ns = incident.incident, scene.examination.at_ns
         watched.waits.hung = incident.subtype or "unknown"
         self.live.pipeline.keep(incident)

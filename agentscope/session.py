@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
@@ -21,7 +21,6 @@ from agentscope.record import Envelope, Recorder
 from agentscope.sources import Engine, Source
 
 if TYPE_CHECKING:
-    from agentscope.desk import Desk
     from agentscope.views.board import Board
 
 FLUSH_S = 2.0
@@ -107,15 +106,15 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     return ExitStatus.HEALTHY
 
 
-def recorded_events(recording: str) -> list[AnyEvent]:
-    """The events of a recording, judged again; lines that cannot be read are named on stderr."""
+def recorded_events(recording: str, complain: Callable[[str], object] = sys.stderr.write) -> list[AnyEvent]:
+    """The events of a recording, judged again; lines that cannot be read are named, on stderr where nobody says otherwise."""
     from agentscope.pipeline import replay
     from agentscope.sources.recording import read_recording
 
     kept: list[AnyEvent] = []
     for number, line in read_recording(recording):
         if isinstance(line, BadInput):
-            sys.stderr.write(f"agentscope: {recording}, line {number}: {line}\n")
+            complain(f"agentscope: {recording}, line {number}: {line}\n")
         else:
             kept.append(line.data)
     shown: list[AnyEvent] = []
@@ -169,55 +168,32 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
         )  # fmt: skip
 
 
-def ledger_lines(ledger: Ledger) -> list[Envelope]:
-    """The incidents on record; none where the record may not be read."""
+def ledger_lines(ledger: Ledger, since_ns: int | None = None) -> list[Envelope]:
+    """The incidents on record, from files written since then; none where the record may not be read."""
     with contextlib.suppress(OSError):
-        return list(ledger.read())
+        return list(ledger.read(since_ns))
     return []
 
 
-def replay_screen(recording: str, speed: float) -> int:
-    """`agentscope watch --replay`: the terminal UI on a recording, so many times as fast as it happened; 0: as it ended."""
-    from agentscope.views.tui import show
-    from agentscope.views.tui.playing import Player
-
-    settle_memory()
-    asyncio.run(show(Player(recorded_events(recording), speed), title=recording, replay=True))
-    return ExitStatus.HEALTHY
-
-
-def watch_screen(wanted: Config, engine_choice: str, terms: Terms) -> int:
-    """`agentscope watch`: the terminal UI, live."""
-    from agentscope.desk import Desk
-    from agentscope.views.tui import show
-
-    engine = open_engine(engine_choice)
-    kernel_log = open_kernel_log()
-    try:
-        desk = Desk(terms.patience_s)
-        events = live_events(wanted, engine, kernel_log, terms, desk)
-        asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}", deeds=desk))
-    finally:
-        engine.close()
-        if kernel_log is not None:
-            kernel_log.close()
-    return ExitStatus.HEALTHY
-
-
 async def live_events(
-    wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms, desk: "Desk"
+    wanted: Config, engine: Engine, terms: Terms, begun: Callable[[Live], object], since_ns: int | None = None
 ) -> AsyncIterator[AnyEvent | Envelope]:
-    """What the pipeline tells, as it happens; the incidents on record come first. `desk` serves who asks, once there is what to ask."""
+    """What the pipeline tells, as it happens; what is on record since then comes first. `begun` is told once the watching has begun."""
     ledger = Ledger(terms.state, wanted.ledger)
-    for line in ledger_lines(ledger):
+    for line in ledger_lines(ledger, since_ns):
         yield line
     told: asyncio.Queue[AnyEvent] = asyncio.Queue()
-    live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
-    live.start()
-    desk.live = live
+    kernel_log = open_kernel_log()
     try:
-        while True:
-            yield await told.get()
+        live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
+        live.start()
+        begun(live)
+        try:
+            while True:
+                yield await told.get()
+        finally:
+            await live.recovery.finish(LEAVE_S)
+            live.close()
     finally:
-        await live.recovery.finish(LEAVE_S)
-        live.close()
+        if kernel_log is not None:
+            kernel_log.close()

@@ -122,12 +122,15 @@ class Deeds:
 
 def app_of(events, **how):
     """The app over these events, as of their last."""
-    return WatchApp(from_list(events), **({"replay": True} | how))
+    deeds = how.pop("deeds", None)
+    return WatchApp(from_list(events), **({"replay": True, "deeds": lambda: deeds} | how))
 
 
 async def shown(app, *keys, size=(80, 24)):
     """What stands on the screen after these keys; whatever failed while drawing fails here."""
     async with app.run_test(size=size) as pilot:
+        await settle(pilot)
+        app.find_likely()
         await settle(pilot)
         for key in keys:
             await pilot.press(*key) if isinstance(key, tuple) else await pilot.press(key)
@@ -354,7 +357,7 @@ async def test_a_recording_plays_at_its_pace_and_skips_to_incidents():
         samples.incident(LEAKER, "one", "exit/status", "first", "x"),
         samples.incident(LEAKER, "two", "exit/status", "second", "x"),
     ]
-    player = Player(events, speed=20.0)
+    player = Player(lambda: events, speed=20.0)
     app = WatchApp(player, replay=True, title="file")
     async with app.run_test(size=(100, 30)) as pilot:
         await pilot.pause(0.5)
@@ -377,7 +380,7 @@ async def test_a_recording_plays_at_its_pace_and_skips_to_incidents():
 async def test_at_once_shows_how_it_ended():
     """Speed 0 waits for nothing."""
     began = time.monotonic()
-    text = await shown(WatchApp(Player(samples.night(), 0), replay=True))
+    text = await shown(WatchApp(Player(samples.night, 0), replay=True))
     assert "at its end" in text
     assert "hung(lock)" in text
     assert time.monotonic() - began < 20

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 import msgspec
 
 from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted, Value
-from agentscope.policy.standing import VALIDATE
 from agentscope.views import safe
 from agentscope.views.board import Happened
 from agentscope.views.table import NARROWEST, TIME_CELLS, WIDEST, filled, incident_part
@@ -36,6 +35,8 @@ class Story(Value, frozen=True):
 
 def continued(story: Story, event: object) -> Story:
     """The story with what came next."""
+    from agentscope.policy.standing import VALIDATE
+
     if isinstance(event, RemedyStarted):
         return msgspec.structs.replace(story, acts=(*story.acts, Act(started=event)))
     if isinstance(event, IncidentClosed):

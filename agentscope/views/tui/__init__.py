@@ -1,6 +1,6 @@
 """The terminal UI: agents above, incidents below, Enter for the proof. It folds events into a board and draws it, no more."""
 
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import TYPE_CHECKING
 
 from agentscope.model import AnyEvent
@@ -16,11 +16,11 @@ async def show(
     title: str = "",
     replay: bool = False,
     engine: str = "",
-    deeds: "Deeds | None" = None,
+    deeds: "Callable[[], Deeds | None]" = lambda: None,
 ) -> None:
     """Run the terminal UI until the user quits; a signal that asks it to end does so too, with the terminal as it was.
 
-    Lines of the ledger among the events are from before we watched.
+    Lines of the ledger among the events are from before we watched. `deeds` gives who does what a key asks for, once there is somebody.
 
     Raises:
         Exception: whatever `events` raised, once the terminal is restored and can show it.

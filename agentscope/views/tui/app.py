@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import signal
 import time
-from collections.abc import AsyncIterable
+from collections.abc import AsyncIterable, Callable
 from typing import ClassVar, cast
 
 from rich.style import Style
@@ -25,13 +25,13 @@ from agentscope.views.tui.deeds import Candidate, Deeds
 from agentscope.views.tui.empty import empty_lines
 from agentscope.views.tui.listing import Listing
 from agentscope.views.tui.pages import Page
-from agentscope.views.tui.parts import agent_parts, help_parts, incident_parts
 from agentscope.views.tui.playing import Player
 from agentscope.views.wording import clock, count_of, cut
 
 REDRAW_S = 0.25
 BREATH = 200  # events folded before the keyboard gets its turn
 NOTICE_S = 8.0
+LIKELY_S = 1.0  # between looks whether there is still no agent
 LEAST_WIDTH, LEAST_HEIGHT = 40, 10
 ENGINE_LINE_FROM = 14  # a shorter screen needs the line for incidents
 AIRY_FROM = 20
@@ -87,7 +87,7 @@ class WatchApp(Asking, App[None]):
         title: str = "",
         replay: bool = False,
         engine: str = "",
-        deeds: Deeds | None = None,
+        deeds: Callable[[], Deeds | None] = lambda: None,
     ) -> None:
         super().__init__(ansi_color=True)  # the user's own colours: a dark blue of ours on their black is no help
         self.title = "agentscope"
@@ -97,7 +97,7 @@ class WatchApp(Asking, App[None]):
         self.about = safe(title, 200)
         self.replay = replay
         self.engine = engine
-        self.deeds = deeds
+        self.deeds_of = deeds
         self.board = Board()
         self.failure: Exception | None = None
         self.wanted = ""
@@ -134,7 +134,7 @@ class WatchApp(Asking, App[None]):
         self.reading = asyncio.create_task(self.read(), name="agentscope-tui-events")
         self.set_interval(REDRAW_S, self.tick)
         self.redraw()
-        self.find_likely()
+        self.set_interval(LIKELY_S, self.find_likely)
 
     async def on_unmount(self) -> None:
         """Stop reading and give the signals back."""
@@ -295,10 +295,11 @@ class WatchApp(Asking, App[None]):
         keys = lines.keys_line(width, playing=self.player is not None)
         if self.board.lost and height < ENGINE_LINE_FROM:
             keys = f"LOST {self.board.lost_count:,}  {keys}"
+        waiting = f"{self.engine or 'reading'} …" if self.board.ready is None and not self.over else ""
         return {
             "headline": lines.headline(said, hour, width),
             "titles": f"  {lines.title_line(width - 3)}",
-            "empty": "\n".join(empty_lines(max(20, width - 4), height - 5, self.likely, can_add=can_add)),
+            "empty": waiting or "\n".join(empty_lines(max(20, width - 4), height - 5, self.likely, can_add=can_add)),
             "incidents-title": cut(title, width),
             "engine": cut(lines.engine_line(self.board, self.engine), width),
             "keys": cut(self.notice or keys, width),
@@ -331,6 +332,8 @@ class WatchApp(Asking, App[None]):
 
     def open(self, entry: object) -> None:
         """The page of an incident; of an agent that died, its incident; of one that lives, what it does."""
+        from agentscope.views.tui.parts import agent_parts, incident_parts
+
         if isinstance(entry, Row) and entry.died and entry.death is not None:
             entry = entry.death
         board = self.board
@@ -346,6 +349,8 @@ class WatchApp(Asking, App[None]):
 
     def action_help(self) -> None:
         """The keys, once."""
+        from agentscope.views.tui.parts import help_parts
+
         if not any(isinstance(screen, Page) and screen.parts is help_parts for screen in self.screen_stack):
             self.push_screen(Page(help_parts))
 

@@ -11,13 +11,13 @@ from agentscope.model import Agent
 from agentscope.views.board import Board, Happened, Row
 from agentscope.views.tui.adding import Adding
 from agentscope.views.tui.deeds import Candidate, Deeds, Look, Means
-from agentscope.views.tui.exporting import export
 from agentscope.views.tui.listing import Listing
 from agentscope.views.tui.pages import Page, Question
-from agentscope.views.tui.parts import Parts, look_parts, means_parts, said_parts, stacks_parts
 
 if TYPE_CHECKING:
     from textual.app import App
+
+    from agentscope.views.tui.parts import Parts
 
     Base = App[None]
 else:
@@ -26,15 +26,28 @@ else:
 RECORDING = "this is a recording: nothing can be done in it"
 NOBODY = "no agent is chosen"
 LIKELY_SHOWN = 9
+LIKELY_AGAIN_S = 10.0
 
 
 class Asking(Base):
     """Half of the app: its keys that ask for deeds."""
 
     board: Board
-    deeds: Deeds | None
+    deeds_of: Callable[[], Deeds | None]
+    replay: bool
     likely: list[Candidate]
+    likely_at_s = 0.0
     begun: set[asyncio.Task[None]]
+
+    @property
+    def deeds(self) -> Deeds | None:
+        """Who does what is asked; None in a recording, and until the probes are attached."""
+        return self.deeds_of()
+
+    @property
+    def why_none(self) -> str:
+        """Why nothing can be done."""
+        return RECORDING if self.replay else "the probes are being attached: again in a moment"
 
     def tell(self, notice: str) -> None:
         """A sentence in the last line."""
@@ -71,7 +84,7 @@ class Asking(Base):
             self.tell(f"{name} does not run any more: Enter shows what is known of it" if name else NOBODY)
             return None
         if self.deeds is None:
-            self.tell(RECORDING)
+            self.tell(self.why_none)
             return None
         return row.agent
 
@@ -93,8 +106,10 @@ class Asking(Base):
             self.tell(f"that failed: {type(error).__name__}: {error}")
         return None
 
-    async def fill(self, page: Page, work: Awaitable[Look], parts: Callable[[Look], Parts]) -> None:
+    async def fill(self, page: Page, work: Awaitable[Look], parts: "Callable[[Look], Parts]") -> None:
         """Put on a page what came of it."""
+        from agentscope.views.tui.parts import said_parts
+
         try:
             page.show(parts(await work))
         except (AgentscopeError, OSError) as error:
@@ -106,6 +121,8 @@ class Asking(Base):
 
     def action_diagnose(self) -> None:
         """Examine the agent now."""
+        from agentscope.views.tui.parts import look_parts
+
         agent = self.living()
         if agent is None or self.deeds is None:
             return
@@ -114,6 +131,8 @@ class Asking(Base):
 
     def action_stacks(self) -> None:
         """Its stacks now; those of an incident that is over are in its record."""
+        from agentscope.views.tui.parts import stacks_parts
+
         subject = self.subject()
         row = self.row_of(subject) if subject is not None else None
         if isinstance(subject, Happened) and (row is None or row.ended is not None or self.deeds is None):
@@ -133,6 +152,8 @@ class Asking(Base):
 
     def page_for(self, agent: Agent, doing: str) -> Page:
         """A page that says what is being done."""
+        from agentscope.views.tui.parts import said_parts
+
         subject = self.subject()
         page = Page(said_parts(f"{agent.name} (pid {agent.pid}): {doing} …", []), subject=subject)
         self.push_screen(page)
@@ -140,13 +161,15 @@ class Asking(Base):
 
     def action_recover(self) -> None:
         """Tell how it can be brought back, and ask."""
+        from agentscope.views.tui.parts import means_parts
+
         subject = self.subject()
         if subject is None:
             self.tell(NOBODY)
             return
         row = self.row_of(subject)
         agent = row.agent if row is not None else subject.agent if isinstance(subject, Row) else subject.incident.agent
-        means = Means(says=(RECORDING,)) if self.deeds is None else self.deeds.means(agent)
+        means = Means(says=(self.why_none,)) if self.deeds is None else self.deeds.means(agent)
         parts = means_parts(agent, means, row, self.board)
         if means.can and self.deeds is not None:
             self.push_screen(Question(parts, functools.partial(self.recover, agent)))
@@ -168,7 +191,7 @@ class Asking(Base):
     def action_add(self) -> None:
         """Pick one more process to watch."""
         if self.deeds is None:
-            self.tell(RECORDING)
+            self.tell(self.why_none)
         elif len(self.screen_stack) == 1:
             screen = Adding(self.add)
             self.push_screen(screen)
@@ -192,9 +215,11 @@ class Asking(Base):
         self.begin(work())
 
     def find_likely(self) -> None:
-        """Look for processes that may be agents, for the screen that has none."""
-        if self.deeds is None:
+        """Look for processes that may be agents, for the screen that has none, every ten seconds."""
+        waited = self.board.ready is None or self.board.rows or asyncio.get_running_loop().time() < self.likely_at_s
+        if self.deeds is None or waited:
             return
+        self.likely_at_s = asyncio.get_running_loop().time() + LIKELY_AGAIN_S
 
         async def work() -> None:
             assert self.deeds is not None
@@ -211,6 +236,8 @@ class Asking(Base):
 
     def action_export(self) -> None:
         """Write the chosen incident to files here."""
+        from agentscope.views.tui.exporting import export
+
         subject = self.subject()
         happened = (
             subject if isinstance(subject, Happened) else (subject.death or subject.last) if subject is not None else None
@@ -226,7 +253,9 @@ class Asking(Base):
             self.tell(f"written: {', '.join(path.name for path in written)} in {Path.cwd()}")
 
 
-def found_stacks(look: Look) -> Parts:
+def found_stacks(look: Look) -> "Parts":
     """The page of stacks that were taken."""
+    from agentscope.views.tui.parts import stacks_parts
+
     missing = [f"{each.cause}: {each.because}" for each in look.not_checked if "stack" in each.cause or "thread" in each.cause]
     return stacks_parts(look.agent, look.evidence, "its stacks now", missing)

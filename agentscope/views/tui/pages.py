@@ -11,11 +11,11 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import Static
 
-from agentscope.views.tui.parts import Parts
 from agentscope.views.wording import cut
 
 if TYPE_CHECKING:
     from agentscope.views.board import Happened, Row
+    from agentscope.views.tui.parts import Parts
 
 
 class Page(Screen[None]):
@@ -37,7 +37,7 @@ class Page(Screen[None]):
 
     def __init__(
         self,
-        parts: Parts,
+        parts: "Parts",
         *,
         subject: "Happened | Row | None" = None,
         details: bool = False,
@@ -65,7 +65,7 @@ class Page(Screen[None]):
         """Draw for the new width."""
         self.draw()
 
-    def show(self, parts: Parts) -> None:
+    def show(self, parts: "Parts") -> None:
         """Other text, from its beginning."""
         self.parts = parts
         if self.is_mounted:
@@ -109,7 +109,7 @@ class Question(Page):
 
     BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "yes", show=False), Binding("n", "app.pop_screen", show=False)]
 
-    def __init__(self, parts: Parts, yes: Callable[[], None]) -> None:
+    def __init__(self, parts: "Parts", yes: Callable[[], None]) -> None:
         super().__init__(parts)
         self.yes = yes
 
