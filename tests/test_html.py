@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import itertools
 import os
 import re
 import resource
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from agentscope.cli import run_command
 from agentscope.errors import BadInput, CannotWrite
+from agentscope.evidence import MemorySample, memory_history
 from agentscope.ledger import Ledger
 from agentscope.model import EvidenceRecord, IncidentClosed, IncidentOpened, MissingEvidence, RemedyFinished, RemedyStarted
 from agentscope.pipeline import replay
@@ -29,6 +31,7 @@ from agentscope.views.html.saving import for_output, save_page
 from agentscope.views.html.visible import visible
 from agentscope.views.stories import Act, Story
 from tests import samples
+from tests.test_classifier import scene
 
 S = samples.S
 GOLDENS = Path(__file__).parent / "goldens"
@@ -265,6 +268,19 @@ def test_plot_of_nonsense(course):
     text = render_html(Story(opened=with_memory(course, 2**63 - 1), wall_ns=None))
     assert {tag for tag, _ in Reader(text).elements} <= OURS
     assert not re.search(r'(?:d|x|y|cx|cy)="[^"]*(?:nan|inf|e\+)', text)
+
+
+@pytest.mark.parametrize("count", [1, 239, 240, 241, 479, 3600])
+def test_samples_of_a_record_are_bounded(count):
+    """However long it was watched, a record holds at most 240 samples, evenly taken, and the last one always."""
+    end = scene(9)
+    course = tuple(MemorySample(at_ns=end.exit.at_ns - n * S, rss_bytes=n + 1) for n in range(count - 1, -1, -1))
+    found = memory_history.collect(msgspec.structs.replace(end, memory=course))
+    assert isinstance(found, memory_history.MemoryHistory)
+    assert len(found.samples) <= memory_history.KEPT
+    assert found.samples[-1][:2] == (0, 1)
+    steps = {later[0] - earlier[0] for earlier, later in itertools.pairwise(found.samples)}
+    assert len(steps) <= 1
 
 
 # --- hostile text -------------------------------------------------------------------------------------------------------
