@@ -7,7 +7,7 @@ pids.rst, cgroup-v2.rst, proc_pid_status(5), getrlimit(2).
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,9 +19,9 @@ from agentscope.incidents import Member, Tree
 from agentscope.lastseen import host_memory, number_in
 from agentscope.marks.beside import Beside
 from agentscope.model import Pressure, PressureKind
-from agentscope.pipeline import Pipeline
+from agentscope.pipeline import Pipeline, now_ns
 from agentscope.pressure import WATCHED, Level, Memory, Warned
-from agentscope.sizes import size_of
+from agentscope.sizes import percent, size_of
 
 if TYPE_CHECKING:
     from concurrent.futures import Future
@@ -31,6 +31,9 @@ SHARES: dict[str, tuple[float, float]] = {"descriptors": (0.8, 0.7), "threads": 
 DISK_ROOM = 2 << 30  # a disk of which more is free is not near its end, whatever its share
 DISK_EVERY_NS = 30_000_000_000
 STUCK_NS = 60_000_000_000
+READ_EVERY_NS = 4_500_000_000
+MOVED = 0.005  # of the limit
+NEAR_WARN = 0.1
 CGROUPS = Path("/sys/fs/cgroup")
 MOST_LEVELS = 16
 Key = tuple[int, int]
@@ -130,6 +133,7 @@ class Ceilings:
         self.pipeline = pipeline
         self.config = config
         self.memory: dict[Key, Memory] = {}
+        self.readings: dict[Key, tuple[int, int, int]] = {}  # when, the resident size then, and what was used
         self.levels: dict[tuple[Key, PressureKind, int], Level] = {}
         self.disks: dict[Key, Future[Disk | None]] = {}
         self.asked_ns = 0
@@ -153,6 +157,8 @@ class Ceilings:
         """Of those that are gone nothing is kept."""
         for key in [key for key in self.memory if key not in trees]:
             del self.memory[key]
+        for key in [key for key in self.readings if key not in trees]:
+            del self.readings[key]
         for level in [level for level in self.levels if level[0] not in trees]:
             del self.levels[level]
 
@@ -165,28 +171,40 @@ class Ceilings:
 
     def room_of(self, tree: Tree, rss: int, held: dict[str, int | None], available: int | None) -> Room | None:
         """The tightest limit and what is used of it. Only near it is that read exactly; below, the resident size will do."""
-        asked = self.asked_of(tree).limit_bytes
+        asked = self.asked_of(tree)
+        near = min(WATCHED, asked.warn - NEAR_WARN)
         binding = self.pipeline.cache.binding.get(tree.agent.pid)
         limit = binding.limit_bytes if binding is not None else None
-        if binding is not None and limit is not None and (asked is None or limit <= asked):
-            if max(rss, binding.usage_bytes or 0) < WATCHED * limit:
-                return Room(rss, limit, f"of the limit of cgroup {plain(binding.path)}", binding.path)
-            if binding.path not in held:
-                held[binding.path] = held_in(binding)
-            used = held[binding.path]
-            return None if used is None else Room(used, limit, f"of the limit of cgroup {plain(binding.path)}", binding.path)
-        if asked is not None:
-            used = rss if rss < WATCHED * asked else self.own(tree)
-            return Room(used, asked, "of the limit that the config sets", None)
-        if available is None:
-            return None
-        used = rss if rss < WATCHED * (rss + available) else self.own(tree)
-        return Room(used, used + available, "of what the host can give", None)
+        if binding is not None and limit is not None and (asked.limit_bytes is None or limit <= asked.limit_bytes):
+            path = binding.path
 
-    @staticmethod
-    def own(tree: Tree) -> int:
-        """Its processes' own pages; what they share is counted of each, as in their resident sizes."""
-        return sum(own_pages(pid) for pid in tree.live)
+            def read() -> int | None:
+                if path not in held:
+                    held[path] = held_in(binding)
+                return held[path]
+
+            used = rss if max(rss, binding.usage_bytes or 0) < near * limit else self.exact(tree, rss, limit, read)
+            return None if used is None else Room(used, limit, f"of the limit of cgroup {plain(path)}", path)
+        if asked.limit_bytes is None and available is None:
+            return None
+        ceiling = asked.limit_bytes if asked.limit_bytes is not None else rss + (available or 0)
+        used = rss if rss < near * ceiling else self.exact(tree, rss, ceiling, lambda: sum(own_pages(pid) for pid in tree.live))
+        if used is None:
+            return None
+        if asked.limit_bytes is not None:
+            return Room(used, ceiling, "of the limit that the config sets", None)
+        return Room(used, used + (available or 0), "of what the host can give", None)
+
+    def exact(self, tree: Tree, rss: int, limit: int, read: Callable[[], int | None]) -> int | None:
+        """What is used, read again after a few seconds or where the resident size has moved: a reading costs a tenth of a millisecond."""
+        key = (tree.agent.pid, tree.agent.start_ns)
+        now, (at_ns, was, used) = now_ns(), self.readings.get(key, (0, 0, 0))
+        if now - at_ns < READ_EVERY_NS and abs(rss - was) < MOVED * limit:
+            return max(0, used + rss - was)
+        found = read()
+        if found is not None:
+            self.readings[key] = (now, rss, found)
+        return found
 
     def remember(self, key: Key, tree: Tree, room: Room | None, now: int) -> None:
         """One sample of memory, and what is to be told of it."""
@@ -247,7 +265,7 @@ class Ceilings:
         if told is None:
             return
         amount = f"{size_of(used)} of {size_of(limit)}" if "room" in words else f"{used:,} of {limit:,}"
-        amount = f"{amount} ({used / limit:.0%}) of the {words}"
+        amount = f"{amount} ({percent(used / limit)}) of the {words}"
         self.pipeline.sink(
             Pressure(
                 at_ns=now,
@@ -288,7 +306,7 @@ def memory_told(tree: Tree, room: Room, warned: Warned, now: int) -> Pressure:
 
 def memory_words(name: str, where: str, warned: Warned) -> Iterator[str]:
     """The same for a person, in parts."""
-    amount = f"{size_of(warned.used)} of {size_of(warned.limit)} ({warned.used / warned.limit:.0%})"
+    amount = f"{size_of(warned.used)} of {size_of(warned.limit)} ({percent(warned.used / warned.limit)})"
     if warned.eased:
         yield f"{name} is well below its limit again: it holds {amount} {where}"
         return

@@ -30,3 +30,8 @@ def size_of(count_bytes: float) -> str:
             break
         amount, unit = amount / 1024, larger
     return f"{amount:.1f} {unit}" if unit != "B" and abs(amount) < 9.95 else f"{amount:.0f} {unit}"
+
+
+def percent(share: float) -> str:
+    """As "78 %"; what is there but rounds to none is "under 1 %"."""
+    return "under 1 %" if 0 < share < 0.005 else f"{100 * share:.0f} %"

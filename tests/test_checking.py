@@ -138,7 +138,7 @@ def test_memory_growth():
     """Far from the limit and steady passes; near it, or on the way there within minutes, fails; a young one needs watching."""
     assert memory_growth.check(subject(uses=uses(100, 100.1, 99.9, 100, 100))).ok is True
     near = memory_growth.check(subject(uses=uses(800, 800, 800, 800, 800)))
-    assert (near.ok, near.says) == (False, "it holds 800 MiB (78%) of 1.0 GiB of cgroup /agents/a, above 70%")
+    assert (near.ok, near.says) == (False, "it holds 800 MiB (78 %) of 1.0 GiB of cgroup /agents/a, above 70 %")
     fast = memory_growth.check(subject(uses=uses(400, 405, 410, 415, 420)))
     assert fast.ok is False
     assert "full in 2 min" in fast.says

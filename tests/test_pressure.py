@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agentscope.errors import BadInput
 from agentscope.pressure import SECOND_NS, Level, Memory, theil_sen
-from agentscope.sizes import bytes_of, size_of
+from agentscope.sizes import bytes_of, percent, size_of
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -217,3 +217,8 @@ def test_a_size_is_said_shortly():
         "498 MiB",
         "9.5 GiB",
     ]
+
+
+def test_a_share_is_said_in_percent():
+    """What is there is never said to be nothing."""
+    assert [percent(share) for share in (0, 0.001, 0.714, 1.2)] == ["0 %", "under 1 %", "71 %", "120 %"]

@@ -6,7 +6,7 @@ from agentscope.ceilings import seconds_words
 from agentscope.checking import Checked, Subject
 from agentscope.pipeline import now_ns
 from agentscope.pressure import WARN, theil_sen
-from agentscope.sizes import size_of
+from agentscope.sizes import percent, size_of
 
 PLACE = 2
 TITLE = "memory growth against the limit"
@@ -27,9 +27,9 @@ def check(subject: Subject) -> Checked:
     warn = subject.entry.memory.warn if subject.entry is not None and subject.entry.memory is not None else WARN
     used = uses.samples[-1][1]
     share, room = used / uses.limit, uses.limit - used
-    says = f"it holds {size_of(used)} ({share:.0%}) of {size_of(uses.limit)} of {uses.where}"
+    says = f"it holds {size_of(used)} ({percent(share)}) of {size_of(uses.limit)} of {uses.where}"
     if share >= warn:
-        return Checked(False, f"{says}, above {warn:.0%}", watch)
+        return Checked(False, f"{says}, above {percent(warn)}", watch)
     growth = theil_sen(uses.samples)
     span_s = (uses.samples[-1][0] - uses.samples[0][0]) / 1e9
     rises = all(later[1] > earlier[1] for earlier, later in pairwise(uses.samples))
