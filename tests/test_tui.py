@@ -251,7 +251,7 @@ PLAY = """
 import asyncio, sys
 sys.path.insert(0, {root!r})
 from tests import samples
-from agentscope.views.tui import show
+from agentscope.views.tui import app, show
 async def events():
     for event in samples.night():
         yield event
@@ -262,30 +262,27 @@ except ValueError as error:
     print("TOLD", error)
 print("OVER")
 """
+BROKEN = "app.lines.agent_line = lambda *_: (_ for _ in ()).throw(ValueError('in drawing'))\n    await asyncio.sleep(60)"
 
 
-@pytest.mark.parametrize(("then", "send"), [("await asyncio.sleep(60)", signal.SIGTERM), ("raise ValueError('gone')", None)])
-def test_the_terminal_is_given_back(then, send):
-    """On a real terminal, SIGTERM or a failing source leaves the main screen, a visible cursor and echo."""
+def play(then, send=None, **environment) -> tuple[bytes, int | None]:
+    """What the screen wrote on a real terminal until it was over, and how the terminal was set while it was on; it must end well."""
     import termios
 
     code = PLAY.format(root=str(ROOT), then=then)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT), COLUMNS="80", LINES="24")
+        os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT), COLUMNS="80", LINES="24", **environment)
         os.execv(sys.executable, [sys.executable, "-c", code])
-    seen = b""
-    sent = send is None
+    seen, sent, before = b"", send is None, None
     deadline = time.monotonic() + 30
-    before = None
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 0.2)[0]:
             continue
         try:
-            part = os.read(terminal, 65536)
+            seen += os.read(terminal, 65536)
         except OSError:
             break
-        seen += part
         if not sent and b"planner" in seen:
             before = termios.tcgetattr(terminal)[3]
             os.kill(pid, send)
@@ -294,15 +291,42 @@ def test_the_terminal_is_given_back(then, send):
             after = termios.tcgetattr(terminal)[3]
             assert after & termios.ECHO
             assert after & termios.ICANON
+    else:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0, seen[-2000:]
-    assert b"\x1b[?1049l" in seen
     assert seen.rindex(b"\x1b[?1049l") > seen.rindex(b"\x1b[?1049h")
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
     assert b"OVER" in seen[seen.rindex(b"\x1b[?1049l") :]
-    if send is None:
-        assert b"TOLD gone" in seen
-    else:
-        assert before is not None
-        assert not before & termios.ECHO
+    return seen, before
+
+
+@pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_gives_the_terminal_back(send):
+    """On a real terminal a signal that asks it to end leaves the main screen, a visible cursor and echo."""
+    import termios
+
+    _, before = play("await asyncio.sleep(60)", send)
+    assert before is not None
+    assert not before & termios.ECHO
+
+
+@pytest.mark.parametrize(("then", "says"), [("raise ValueError('gone')", b"TOLD gone"), (BROKEN, b"TOLD in drawing")])
+def test_a_failure_gives_the_terminal_back(then, says):
+    """A source that fails, or a mistake in drawing, is told on the main screen once the terminal is as it was, and shows no locals."""
+    seen, _ = play(then)
+    assert says in seen
+    assert b"locals" not in seen
+
+
+def test_without_colour():
+    """With NO_COLOR set no colour is sent: words say all that colours say."""
+    import re
+
+    def colours(seen: bytes) -> list[bytes]:
+        codes = [code for group in re.findall(rb"\x1b\[([0-9;]*)m", seen) for code in group.split(b";")]
+        return [code for code in codes if code and (30 <= int(code) <= 38 or 90 <= int(code) <= 97) and int(code) != 39]
+
+    assert colours(play("await asyncio.sleep(60)", signal.SIGTERM)[0])
+    assert not colours(play("await asyncio.sleep(60)", signal.SIGTERM, NO_COLOR="1")[0])

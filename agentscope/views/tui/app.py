@@ -48,15 +48,16 @@ class WatchApp(Asking, App[None]):
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    * { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
+    * { scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; scrollbar-background: ansi_default; scrollbar-color: ansi_bright_black;
+        scrollbar-background-active: ansi_default; scrollbar-color-active: ansi_bright_black; }
     Screen, Listing, Static, Input, VerticalScroll { background: ansi_default; color: ansi_default; }
     Screen { layout: vertical; overflow: hidden; }
     Static { height: 1; }
     Listing { overflow-x: hidden; height: 1fr; scrollbar-gutter: stable; }
     #headline { text-style: bold; }
     #titles, #incidents-title, #engine, #keys { text-style: dim; }
+    #small { height: 1fr; }
     #empty { height: 1fr; padding: 1 2; }
-    #small { height: 1fr; padding: 0 0; }
     #page { height: 1fr; padding: 0 1; }
     #text { height: auto; }
     #filter, #find { height: 1; border: none; padding: 0; }
@@ -282,7 +283,7 @@ class WatchApp(Asking, App[None]):
         """The single lines around the lists, by the name of their widget."""
         about = self.about or ("replay" if self.replay else "")
         if self.replay and self.over and self.player is None:
-            about = f"{about}, at its end"
+            about += ", at its end"
         said = " · ".join(part for part in (lines.headline_of(self.board), about) if part)
         hour = clock(self.now_ns if self.board.wall_offset_ns is not None else None)
         hour = f"{self.player.says()}  {hour}" if self.player is not None else hour
