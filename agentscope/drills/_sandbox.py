@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from agentscope.cages import Cage, cage
@@ -22,6 +22,16 @@ LEFT_AFTER_S = 3600.0
 PROBE_S = 5.0
 READY_S = 10.0
 MINUTE_S = 60
+# Run as the sample's user, which may lower its own limits though we may not lower another's (setrlimit(2)), and which ends with us
+# (prctl(2), PR_SET_PDEATHSIG: kept by execve(2), lost with a change of user).
+LIMITING = """\
+import ctypes, os, resource, sys
+for pair in sys.argv[1].split(","):
+    limit, value = map(int, pair.split("="))
+    resource.setrlimit(limit, (value, value))
+ctypes.CDLL(None).prctl(1, 9)
+os.execv(sys.argv[2], sys.argv[2:])
+"""
 ASKED = "import sys; print('%d.%d' % sys.version_info[:2])"
 
 
@@ -66,10 +76,23 @@ class Sandbox:
         Raises:
             AgentscopeError: it did not come so far.
         """
-        command: Sequence[str] = (self.interpreter, "-I", "-u", str(self.program), str(live_s))
+        limits = ",".join(f"{limit}={value}" for limit, value in self.limits.items())
+        command = (
+            self.python,
+            "-I",
+            "-S",
+            "-c",
+            LIMITING,
+            limits,
+            self.interpreter,
+            "-I",
+            "-u",
+            str(self.program),
+            str(live_s),
+        )
         self.errors = self.stderr.open("wb")
         self.process = subprocess.Popen(
-            entering(tuple(command), self.identity, self.cage.folders),
+            entering(command, self.identity, self.cage.folders),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, cwd=self.folder, start_new_session=True,
             env={"PATH": PATH, "LANG": "C.UTF-8", "HOME": str(self.folder)},
         )  # fmt: skip
@@ -79,7 +102,6 @@ class Sandbox:
             self.stop()
             said = self.stderr.read_text("utf-8", "replace")[-300:]
             raise AgentscopeError("the sample agent did not start", said or "it said nothing", "agentscope doctor")
-        self._limit(self.process.pid)
         return self.process.pid
 
     @property
@@ -88,19 +110,16 @@ class Sandbox:
         venv = self.folder / "venv/bin/python"
         return str(venv) if venv.is_symlink() else self.python
 
-    def _limit(self, pid: int) -> None:
-        """The limits that need no cgroup."""
+    @property
+    def limits(self) -> dict[int, int]:
+        """The limits that need no cgroup, the narrowest last."""
         limits = {
             resource.RLIMIT_CORE: 1,  # less than any dump, and 1 is also what keeps a crash reporter from starting (core(5))
             resource.RLIMIT_CPU: MINUTE_S,
             resource.RLIMIT_FSIZE: 1 << 20,
             resource.RLIMIT_NOFILE: 64,
         }
-        if not self.limited:
-            limits[resource.RLIMIT_AS] = self.drill.MEMORY_MIB << 20
-        for limit, value in limits.items():
-            with contextlib.suppress(OSError):
-                resource.prlimit(pid, limit, (value, value))
+        return limits if self.limited else {**limits, resource.RLIMIT_AS: self.drill.MEMORY_MIB << 20}
 
     def let_go(self) -> None:
         """Let it live, and die."""

@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -112,6 +113,21 @@ def test_a_sample_is_bounded():
         assert memory
         drill.send_signal(signal.SIGINT)
         assert drill.wait(10) == 130
+
+
+@pytest.mark.usefixtures("root")
+def test_a_killed_drill_takes_its_sample_along():
+    """Where the drill itself is killed nothing can clear up, but its sample ends with it and not a minute later."""
+    with drilling("hang", "--no-diagnose") as (drill, pid):
+        drill.kill()
+        drill.wait(5)
+        deadline = time.monotonic() + 5
+        while psutil.pid_exists(pid) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert not psutil.pid_exists(pid)
+    for path in traces():
+        with contextlib.suppress(OSError):
+            shutil.rmtree(path) if path.startswith("/tmp/") else Path(path).rmdir()
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
