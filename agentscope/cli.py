@@ -166,9 +166,11 @@ def watch(  # noqa: PLR0917 - click gives them by name
     from agentscope.views.tui import can_show
 
     if once or not can_show():
+        from agentscope.replaying import recorded_events
         from agentscope.session import print_table
 
-        write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recording))
+        recorded = recorded_events(recording, sys.stderr.write) if recording else None
+        write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recorded))
         return ExitStatus.HEALTHY
     from agentscope.screens import Watching, replay_screen, watch_screen
 

@@ -1,13 +1,31 @@
 """`agentscope replay`: a recording judged again, as reports or as the lines of the stream."""
 
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from agentscope.errors import BadInput
-from agentscope.model import IncidentOpened
+from agentscope.model import AnyEvent, IncidentOpened
 from agentscope.pipeline import replay
 from agentscope.record import Recorder
 from agentscope.sources.recording import read_recording
+
+
+def recorded_events(file: str, complain: Callable[[str], object]) -> list[AnyEvent]:
+    """The events of a recording, its incidents judged again, for a screen; lines that cannot be read are named.
+
+    Raises:
+        BadInput: the file cannot be read at all.
+    """
+    kept: list[AnyEvent] = []
+    for number, line in read_recording(file):
+        if isinstance(line, BadInput):
+            complain(f"agentscope: {file}, line {number}: {line}\n")
+        else:
+            kept.append(line.data)
+    shown: list[AnyEvent] = []
+    replay(kept, shown.append)
+    return shown
 
 
 def judged_again(file: str, *, as_json: bool) -> tuple[str, list[str]]:

@@ -4,6 +4,7 @@ Errors of the loading end the screen, and are told like any other once the termi
 """
 
 import asyncio
+import gc
 import os
 import sys
 import time
@@ -11,13 +12,13 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentscope.config import Config
 from agentscope.errors import ExitStatus
 from agentscope.model import AnyEvent
 from agentscope.record import Envelope
 from agentscope.views.tui import show
 
 if TYPE_CHECKING:
+    from agentscope.config import Config
     from agentscope.desk import Desk
     from agentscope.live import Live
 
@@ -28,7 +29,7 @@ PAST_NS = 7 * 86_400 * 1_000_000_000  # of the ledger, what is shown beside what
 class Watching:
     """One run of `watch`: its events, and the desk once there is one."""
 
-    def __init__(self, wanted: Config, engine_choice: str, hang_after_s: float, state: str | None, *, resume: bool) -> None:
+    def __init__(self, wanted: "Config", engine_choice: str, hang_after_s: float, state: str | None, *, resume: bool) -> None:
         self.wanted = wanted
         self.engine_choice = engine_choice
         self.hang_after_s = hang_after_s
@@ -98,10 +99,12 @@ def replay_screen(recording: str, speed: float) -> int:
     problems: list[str] = []
 
     def read() -> list[AnyEvent]:
-        from agentscope.session import recorded_events, settle_memory
+        from agentscope.replaying import recorded_events
 
-        settle_memory()
-        return recorded_events(recording, problems.append)
+        try:
+            return recorded_events(recording, problems.append)
+        finally:
+            gc.enable()  # it was off for the loading
 
     asyncio.run(show(Player(read, speed), title=recording, replay=True))
     for problem in problems:

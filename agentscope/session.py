@@ -7,12 +7,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
 from agentscope.config import Config
-from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.ledger import Ledger, state_dir
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
@@ -106,31 +106,15 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     return ExitStatus.HEALTHY
 
 
-def recorded_events(recording: str, complain: Callable[[str], object] = sys.stderr.write) -> list[AnyEvent]:
-    """The events of a recording, judged again; lines that cannot be read are named, on stderr where nobody says otherwise."""
-    from agentscope.pipeline import replay
-    from agentscope.sources.recording import read_recording
-
-    kept: list[AnyEvent] = []
-    for number, line in read_recording(recording):
-        if isinstance(line, BadInput):
-            complain(f"agentscope: {recording}, line {number}: {line}\n")
-        else:
-            kept.append(line.data)
-    shown: list[AnyEvent] = []
-    replay(kept, shown.append)
-    return shown
-
-
-def print_table(targets: tuple[Target, ...], state: str | None, recording: str | None) -> str:
-    """`watch --once`: the agents that are there now and the incidents on record, as a plain table."""
+def print_table(targets: tuple[Target, ...], state: str | None, recorded: Iterable[AnyEvent] | None = None) -> str:
+    """`watch --once`: the agents that are there now and the incidents on record, or what a recording shows, as a plain table."""
     from agentscope.views.board import Board
     from agentscope.views.report import width_of
     from agentscope.views.table import render_table
 
     board = Board()
-    if recording:
-        for event in recorded_events(recording):
+    if recorded is not None:
+        for event in recorded:
             board.apply(event)
     else:
         show_now(board, targets, Ledger(state_dir(state)))

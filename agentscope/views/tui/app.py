@@ -14,7 +14,7 @@ from textual.events import Resize
 from textual.screen import Screen
 from textual.widgets import Input, Static
 
-from agentscope.model import AnyEvent
+from agentscope.model import AnyEvent, Ready
 from agentscope.record import Envelope
 from agentscope.views import safe
 from agentscope.views.board import Board, Happened, Row
@@ -29,6 +29,7 @@ from agentscope.views.tui.playing import Player
 from agentscope.views.wording import clock, count_of, cut
 
 REDRAW_S = 0.25
+FIRST_S = 0.02
 BREATH = 200  # events folded before the keyboard gets its turn
 NOTICE_S = 8.0
 LIKELY_S = 1.0  # between looks whether there is still no agent
@@ -158,6 +159,8 @@ class WatchApp(Asking, App[None]):
                 else:
                     self.board.apply(event)
                 count += 1
+                if isinstance(event, Ready):
+                    self.set_timer(FIRST_S, self.tick)  # whoever has waited for the first agents waits no longer
                 if count % BREATH == 0:
                     await asyncio.sleep(0)
             self.over = True
@@ -386,15 +389,3 @@ class WatchApp(Asking, App[None]):
             self.wanted = ""
             self.query_one("#agents", Listing).focus()
             self.call_after_refresh(self.redraw)
-
-    def action_play(self, what: str) -> None:
-        """The pace of a replay."""
-        if self.player is None or len(self.screen_stack) > 1:
-            return
-        if what == "pause":
-            self.player.pause()
-        elif what == "skip":
-            self.player.skip()
-        else:
-            self.player.faster(2.0 if what == "faster" else 0.5)
-        self.redraw()

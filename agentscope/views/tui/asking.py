@@ -1,4 +1,4 @@
-"""The keys of the screen that have something done: diagnose, stacks, recover, add, export. Whoever opened the screen does it."""
+"""The keys of the screen that have something done: diagnose, stacks, recover, add, export, play. Whoever opened the screen does it."""
 
 import asyncio
 import functools
@@ -13,6 +13,7 @@ from agentscope.views.tui.adding import Adding
 from agentscope.views.tui.deeds import Candidate, Deeds, Look, Means
 from agentscope.views.tui.listing import Listing
 from agentscope.views.tui.pages import Page, Question
+from agentscope.views.tui.playing import Player
 
 if TYPE_CHECKING:
     from textual.app import App
@@ -34,6 +35,7 @@ class Asking(Base):
 
     board: Board
     deeds_of: Callable[[], Deeds | None]
+    player: Player | None
     replay: bool
     likely: list[Candidate]
     likely_at_s = 0.0
@@ -233,6 +235,18 @@ class Asking(Base):
         """One of the likely processes, while there is no agent."""
         if not self.board.rows and len(self.screen_stack) == 1 and digit <= len(self.likely):
             self.add(self.likely[digit - 1])
+
+    def action_play(self, what: str) -> None:
+        """The pace of a replay."""
+        if self.player is None or len(self.screen_stack) > 1:
+            return
+        if what == "pause":
+            self.player.pause()
+        elif what == "skip":
+            self.player.skip()
+        else:
+            self.player.faster(2.0 if what == "faster" else 0.5)
+        self.redraw()
 
     def action_export(self) -> None:
         """Write the chosen incident to files here."""
