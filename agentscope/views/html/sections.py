@@ -15,8 +15,10 @@ STACKS_SHOWN = 60
 STACKS_OPEN = 4  # the rest are there, folded
 FRAMES_SHOWN = 200
 WORD_LINES = 300
+WORD_LINES_OPEN = 30
 ROWS_SHOWN = 300
 FIELD_CHARACTERS = 2000
+TITLE_CHARACTERS = 40
 TONES = {"certain": "bad", "likely": "bad", "possible": "unsure", "undetermined": "unsure"}
 OUTCOMES = {"done": "good", "failed": "bad", "refused": "bad", "unknown": "unsure"}
 
@@ -238,7 +240,9 @@ def words(incident: IncidentOpened) -> Iterator[Html]:
     if excerpt is None:
         return
     above = f", {count_of(excerpt.lines_above, 'line')} above" if excerpt.lines_above else ""
-    yield section("Last words", element("pre", "\n".join(excerpt.lines)), note=f"{excerpt.source}{above}")
+    earlier, last = excerpt.lines[:-WORD_LINES_OPEN], excerpt.lines[-WORD_LINES_OPEN:]
+    parts = [folded(f"{count_of(len(earlier), 'line')} before these", element("pre", "\n".join(earlier)))] if earlier else []
+    yield section("Last words", *parts, element("pre", "\n".join(last)), note=f"{excerpt.source}{above}")
 
 
 def fields(incident: IncidentOpened) -> Iterator[Html]:
@@ -265,8 +269,17 @@ def explanation(incident: IncidentOpened) -> Iterator[Html]:
 
     cause = causes().get(incident.cause)
     if cause is not None:
-        paragraphs = [" ".join(part.split()) for part in cause.explanation.strip().split("\n\n")]
-        yield section(f"About {incident.cause}", *(element("p", part) for part in paragraphs if part))
+        yield section(
+            f"About {incident.cause}", element("div", *map(paragraph, cause.explanation.strip().split("\n\n")), class_="about")
+        )
+
+
+def paragraph(words: str) -> Html:
+    """One of ours; its first words are its title where a colon ends them."""
+    title, colon, rest = " ".join(words.split()).partition(": ")
+    if colon and len(title) <= TITLE_CHARACTERS:
+        return element("p", element("b", f"{title}:"), f" {rest}")
+    return element("p", f"{title}{colon}{rest}")
 
 
 def footer(incident: IncidentOpened) -> Html:
