@@ -23,6 +23,7 @@ from agentscope.checking import (
     armed_drift,
     audited,
     health_endpoint,
+    last_resort,
     last_words,
     memory_growth,
     memory_limit,
@@ -32,7 +33,6 @@ from agentscope.checking import (
     status_of,
     supervision,
     time_outs,
-    top_level_handler,
     unattended_upgrades,
 )
 from agentscope.config import AgentConfig, HealthConfig
@@ -412,8 +412,8 @@ def test_last_words(where, ok, words, tmp_path):
 
 def test_a_top_level_handler():
     """A death that nothing caught shows that there was none; else it is not said to be known."""
-    assert top_level_handler.check(subject()).ok is None
-    found = top_level_handler.check(subject(past=((samples.BOOT_WALL_NS, samples.uncaught()),)))
+    assert last_resort.check(subject()).ok is None
+    found = last_resort.check(subject(past=((samples.BOOT_WALL_NS, samples.uncaught()),)))
     assert (found.ok, "client.py:24" in found.says) == (False, True)
 
 

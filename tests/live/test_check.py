@@ -90,7 +90,7 @@ def test_a_service_that_is_prepared(tmp_path: Path) -> None:
     assert str(tmp_path / "err.log") in found["last-words"]["says"]
     assert results["pinned-versions"] == "failed"
     assert "no exact version of requests" in found["pinned-versions"]["says"]
-    assert results["memory-growth"] == results["top-level-handler"] == "not checkable"
+    assert results["memory-growth"] == results["last-resort"] == "not checkable"
     assert results["recovery-drill"] == "failed"
     assert status == 10
 
