@@ -234,6 +234,17 @@ async def test_diagnose_asks_for_a_look_at_the_chosen_agent():
     assert "does not run any more" in text
 
 
+async def test_enter_on_an_agent_that_hangs_opens_its_hang():
+    """While it hangs, Enter on an agent shows the incident; once it goes on, what it does; never that of a former instance."""
+    none = samples.ExitRecord(code=None, signal=None, core_dumped=False)
+    hang = samples.incident(LEAKER, "one", "hang/deadlock", "Hung for 9 s: two locks", "x", exit=none)
+    began = [samples.ready(), AgentSeen(at_ns=samples.STARTED_NS, agent=LEAKER, because="x"), hang]
+    hung = samples.pulse(LEAKER, samples.DIED_NS + S, MIB, "hung(deadlock) a lock, 9 s")
+    assert "two locks" in await shown(app_of([*began, hung]), "enter")
+    well = samples.pulse(LEAKER, samples.DIED_NS + 2 * S, MIB, "running")
+    assert "leaker is alive: running" in await shown(app_of([*began, hung, well]), "enter")
+
+
 async def test_a_dead_agent_is_not_examined():
     """D on an agent that has ended says so and asks for nothing."""
     deeds = Deeds()

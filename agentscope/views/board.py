@@ -97,6 +97,14 @@ class Row:
         return self.ended is None and self.state.replace("(", " ").split(" ", 1)[0] in {"hung", "suspect"}
 
     @property
+    def incident(self) -> Happened | None:
+        """The incident that it is in: its death, or the hang in which it is."""
+        if self.ended is not None or not self.stuck or self.last is None:
+            return self.death
+        ours = (self.last.incident.agent.pid, self.last.incident.agent.start_ns) == self.key
+        return self.last if ours and self.last.incident.scope == "agent" else None
+
+    @property
     def words(self) -> str:
         """What it is doing, or how it ended."""
         return self.state if self.ended is None else self.ended

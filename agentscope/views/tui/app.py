@@ -335,11 +335,11 @@ class WatchApp(Asking, App[None]):
         self.redraw()
 
     def open(self, entry: object) -> None:
-        """The page of an incident; of an agent that died, its incident; of one that lives, what it does."""
+        """The page of an incident; of an agent that died or hangs, its incident; of one that lives, what it does."""
         from agentscope.views.tui.parts import agent_parts, incident_parts
 
-        if isinstance(entry, Row) and entry.died and entry.death is not None:
-            entry = entry.death
+        if isinstance(entry, Row):
+            entry = entry.incident or entry
         board = self.board
         if isinstance(entry, Happened):
             name = entry.incident.incident

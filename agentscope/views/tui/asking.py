@@ -254,7 +254,7 @@ class Asking(Base):
 
         subject = self.subject()
         happened = (
-            subject if isinstance(subject, Happened) else (subject.death or subject.last) if subject is not None else None
+            subject if isinstance(subject, Happened) else (subject.incident or subject.last) if subject is not None else None
         )
         if happened is None:
             self.tell("no incident is chosen: Tab goes to the incidents")
@@ -264,7 +264,7 @@ class Asking(Base):
         except (AgentscopeError, OSError) as error:
             self.tell(str(error))
         else:
-            self.tell(f"written: {', '.join(path.name for path in written)} in {Path.cwd()}")
+            self.tell(f"written: {written[0].name} and {written[1].suffix} in {Path.cwd()}")
 
 
 def found_stacks(look: Look) -> "Parts":
