@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from textual.events import Key
 from textual.widgets import Input
 
 from agentscope.errors import EngineUnavailable
@@ -117,6 +118,18 @@ async def test_filter():
         await settle(pilot)
         assert "filter:" not in screen_text(app)
         assert "planner" in screen_text(app)
+
+
+async def test_what_is_typed_at_once_after_the_slash_is_the_filter():
+    """Keys that come in one burst, as from a paste or a slow line, are words of the filter and no keys of the lists."""
+    app = app_of(samples.night())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        for key in ("slash", *"drqs"):
+            app.post_message(Key(key, "/" if key == "slash" else key))
+        await settle(pilot)
+        assert app.query_one("#filter", Input).value == "drqs"
+        assert len(app.screen_stack) == 1
 
 
 async def test_help():

@@ -5,6 +5,8 @@ import json
 import time
 
 import pytest
+from textual.events import Key
+from textual.widgets import Input
 
 from agentscope.errors import NoSuchProcess
 from agentscope.model import (
@@ -18,6 +20,7 @@ from agentscope.model import (
 )
 from agentscope.record import Recorder, decode
 from agentscope.views.board import Board
+from agentscope.views.tui.adding import Adding
 from agentscope.views.tui.app import WatchApp
 from agentscope.views.tui.deeds import Candidate, Look, Means
 from agentscope.views.tui.lines import cut_middle
@@ -291,6 +294,23 @@ async def test_add_picks_what_is_typed_and_chosen():
     assert "is watched from now on" in text
     deeds = Deeds()
     await shown(app_of(evening(), deeds=deeds), "a", tuple("bot"), "escape")
+    assert deeds.asked == []
+
+
+async def test_no_letter_is_a_key_where_words_are_typed():
+    """What comes in one burst after a is typed into the list of processes, or lost; it never quits or does anything."""
+    deeds = Deeds()
+    app = app_of(evening(), deeds=deeds)
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        await pilot.press("end")
+        for key in "aqdrse1":
+            app.post_message(Key(key, key))
+        await settle(pilot)
+        assert isinstance(app.screen, Adding)
+        await pilot.press(*"q/d")
+        assert app.screen.query_one("#find", Input).value.endswith("q/d")
+    assert app.return_code is None
     assert deeds.asked == []
 
 

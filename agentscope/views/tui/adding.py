@@ -52,7 +52,7 @@ class Adding(Screen[None]):
 
     def on_mount(self) -> None:
         """Type at once."""
-        self.query_one("#find", Input).focus()
+        self.set_focus(self.query_one("#find", Input))
         self.redraw()
 
     def on_resize(self) -> None:

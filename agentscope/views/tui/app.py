@@ -64,9 +64,10 @@ class WatchApp(Asking, App[None]):
     #filter, #find { height: 1; border: none; padding: 0; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("q,ctrl+c", "quit", show=False, priority=False),
+        Binding("ctrl+c", "quit", show=False, priority=False),
+        Binding("q", "leave", show=False),
         Binding("question_mark,f1", "help", show=False),
-        Binding("slash", "filter", show=False),
+        Binding("slash", "filter", show=False, priority=True),  # before what is typed next is given to the list
         Binding("d", "diagnose", show=False),
         Binding("s", "stacks", show=False),
         Binding("r", "recover", show=False),
@@ -369,7 +370,7 @@ class WatchApp(Asking, App[None]):
         if len(self.screen_stack) == 1:
             field = self.query_one("#filter", Input)
             field.display = True
-            field.focus()
+            self.screen.set_focus(field)  # at once: `focus` is put off, and what is typed meanwhile would be keys of ours
             self.query_one("#keys").display = False
 
     def on_input_changed(self, message: Input.Changed) -> None:

@@ -6,6 +6,8 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from textual.widgets import Input
+
 from agentscope.errors import AgentscopeError
 from agentscope.model import Agent
 from agentscope.views.board import Board, Happened, Row
@@ -26,6 +28,7 @@ else:
 
 RECORDING = "this is a recording: nothing can be done in it"
 NOBODY = "no agent is chosen"
+LETTERS = frozenset({"leave", "help", "filter", "diagnose", "stacks", "recover", "add", "export", "play", "pick"})
 LIKELY_SHOWN = 9
 LIKELY_AGAIN_S = 10.0
 
@@ -120,6 +123,15 @@ class Asking(Base):
             page.show(said_parts("That failed", [f"{type(error).__name__}: {error}"]))
 
     # --- keys ----------------------------------------------------------------------------------------------------------
+
+    def check_action(self, action: str, parameters: tuple[object, ...]) -> bool | None:  # noqa: ARG002 - textual's signature
+        """Letters are keys where nothing is typed."""
+        typing = isinstance(self.focused, Input) or isinstance(self.screen, Adding)
+        return not typing or action not in LETTERS
+
+    async def action_leave(self) -> None:
+        """Quit."""
+        await self.action_quit()
 
     def action_diagnose(self) -> None:
         """Examine the agent now."""
