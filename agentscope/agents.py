@@ -13,42 +13,14 @@ from typing import Literal
 
 import psutil
 
+from agentscope.commandlines import is_wrapper, program_name, split_title
+from agentscope.discovery import is_name, known_by, launched_by
 from agentscope.errors import NoSuchProcess, UsageError
 from agentscope.model import Agent, Ancestor, Process, ProcessExec, Role, StreamKind, Value
 from agentscope.record import timestamp
 
 TICK_NS = 10_000_000  # USER_HZ is 100 on every architecture Linux serves: /proc/PID/stat counts in it
 ARGV_LIMIT_BYTES = 512
-
-# Programs whose only job is to start another one and to mirror its end.
-WRAPPERS = frozenset(
-    {"env", "timeout", "gtimeout", "nohup", "nice", "ionice", "chrt", "taskset", "numactl", "setsid", "stdbuf", "time", "sudo", "doas", "su", "runuser",
-     "setpriv", "gosu", "su-exec", "chroot", "unshare", "nsenter", "setarch", "bwrap", "firejail", "tini", "dumb-init", "docker-init", "catatonit",
-     "npx", "bunx", "uvx", "pipx", "systemd-run", "systemd-inhibit", "systemd-cat", "flock", "script", "unbuffer", "cgexec", "dotenv", "direnv",
-     "prlimit", "choom", "faketime", "with-contenv", "s6-setuidgid", "chpst", "multilog", "ltrace", "strace", "catchsegv"}
-)  # fmt: skip
-RUNNERS = {  # these are wrappers only with such a sub-command
-    "uv": {"run", "tool"}, "poetry": {"run"}, "pdm": {"run"}, "hatch": {"run"}, "pipenv": {"run"}, "rye": {"run"}, "conda": {"run"}, "mamba": {"run"},
-    "micromamba": {"run"}, "npm": {"exec", "run", "start", "x", "test"}, "pnpm": {"exec", "run", "dlx", "start"}, "yarn": {"run", "exec", "start", "dlx"},
-    "bun": {"run", "x"}, "deno": set(), "mise": {"exec", "x"}, "asdf": {"exec"}, "busybox": {"timeout", "env", "nohup"},
-}  # fmt: skip
-SHELLS = frozenset({"sh", "bash", "dash", "zsh", "ksh", "mksh", "ash", "fish"})
-NODE_LAUNCHERS = {
-    "npx-cli.js": "npx",
-    "npx": "npx",
-    "npm-cli.js": "npm",
-    "npm": "npm",
-    "yarn.js": "yarn",
-    "pnpm.cjs": "pnpm",
-    "pnpm": "pnpm",
-}
-
-# Agents known by their command line. Each pattern is matched against the program's name or its script's name.
-SIGNATURES = re.compile(
-    r"^(?:claude|claude-code|codex|opencode|openclaw|gemini|gemini-cli|qwen|qwen-code|aider|goose|goosed|cursor-agent|amp|crush|plandex|"
-    r"copilot-agent|continue-agent|cline|sweagent|openhands|open-interpreter|interpreter|crewai|langgraph|autogen|autogenstudio|smolagent|"
-    r"metagpt|letta|llama-agents|agno|pydantic-ai|mcp-server-[a-z0-9-]{1,40})(?:\.py|\.js|\.mjs)?$"
-)
 
 
 class Target(Value, frozen=True):
@@ -74,37 +46,6 @@ class Target(Value, frozen=True):
             raise UsageError(
                 f"--{self.kind} {self.value!r} is not a regular expression", str(error), "a plain name, such as --name aider"
             ) from None
-
-
-def program_name(argv: tuple[str, ...], comm: str = "") -> str:
-    """What a person would call the program: the script of an interpreter, else the base name of argv[0]."""
-    if not argv:
-        return comm
-    first = argv[0].rsplit("/", 1)[-1].lstrip("-") or comm
-    if re.match(r"^(?:python[0-9.]*|pypy[0-9.]*|node|nodejs|ruby|perl|php|bun|deno|tsx|ts-node)$", first):
-        for position, word in enumerate(argv[1:], start=1):
-            if word == "-m" and position + 1 < len(argv):
-                return argv[position + 1].split(".")[0]
-            if word in {"-c", "-e", "--eval", "-p"}:
-                return first
-            if not word.startswith("-"):
-                return word.rsplit("/", 1)[-1]
-    return first
-
-
-def is_wrapper(argv: tuple[str, ...]) -> bool:
-    """Whether this command line only starts another program and mirrors its end."""
-    if not argv:
-        return False
-    first = argv[0].rsplit("/", 1)[-1].lstrip("-")
-    if first in SHELLS:
-        return any(word.startswith("-") and not word.startswith("--") and "c" in word for word in argv[1:4])
-    if first in {"node", "nodejs"} and len(argv) > 1:
-        launcher = NODE_LAUNCHERS.get(argv[1].rsplit("/", 1)[-1])
-        return launcher is not None and (launcher == "npx" or len(argv) < 3 or argv[2] in RUNNERS.get(launcher, set()))
-    if first in RUNNERS:
-        return any(word in RUNNERS[first] for word in argv[1:4])
-    return first in WRAPPERS
 
 
 def role_of(argv: tuple[str, ...], parent: Role | None, parent_on_agent_line: bool) -> tuple[Role, bool]:
@@ -283,9 +224,11 @@ def agent_of(seen: ProcessExec, boot_wall_ns: int, name: str | None = None) -> A
 def inner_name(argv: tuple[str, ...], comm: str) -> str:
     """The name of what a wrapper starts, where its command line says so: `timeout 60 python agent.py` is agent.py."""
     if is_wrapper(argv):
+        if (launched := launched_by(split_title(argv))) is not None:
+            return launched
         for position in range(1, len(argv)):
             word = argv[position].rsplit("/", 1)[-1]
-            if re.match(r"^(?:python[0-9.]*|node|ruby|perl|bun|deno)$", word) or SIGNATURES.match(word):
+            if re.match(r"^(?:python[0-9.]*|node|ruby|perl|bun|deno)$", word) or is_name(word):
                 return program_name(argv[position:], comm)
     return program_name(argv, comm) or comm
 
@@ -310,8 +253,7 @@ def matches(target: Target, seen: ProcessExec) -> str | None:
         return f"it is in cgroup {wanted}" if inside else None
     if target.kind == "user":
         return f"it belongs to user {target.value}" if str(seen.uid) == target.value else None
-    name = program_name(seen.argv, seen.comm)
-    return f"{name} is a known agent" if SIGNATURES.match(name) and not is_wrapper(seen.argv) else None
+    return known_by(seen)
 
 
 def cgroup_path(given: str) -> str:

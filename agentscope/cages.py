@@ -6,6 +6,7 @@ delegated to us (systemd's Delegate=yes with DelegateSubgroup=), else the cage o
 """
 
 import contextlib
+import itertools
 import os
 import signal
 import time
@@ -28,6 +29,7 @@ class Cage(Value, frozen=True):
 
     groups: tuple[Group, ...] = ()
     holds: tuple[str, ...] = ()
+    memory_bytes: int = MEMORY_BYTES
 
     @property
     def folders(self) -> tuple[str, ...]:
@@ -40,17 +42,21 @@ class Cage(Value, frozen=True):
         for group in self.groups:
             ended = field(f"{group.folder}/{'memory.events' if group.unified else 'memory.oom_control'}", "oom_kill")
             if ended:
-                told.append(f"it was ended at its limit of {MEMORY_BYTES >> 20} MiB")
+                told.append(f"it was ended at its limit of {self.memory_bytes >> 20} MiB")
             if field(f"{group.folder}/pids.events", "max"):
                 told.append(f"it reached its limit of {PIDS} processes")
         return tuple(told)
 
 
 @contextlib.contextmanager
-def cage(name: str) -> Iterator[Cage]:
-    """A cage for one command; at its end whoever is still in it is killed, and it is removed."""
+def cage(name: str, memory_bytes: int = MEMORY_BYTES, *, anywhere: bool = False) -> Iterator[Cage]:
+    """A cage for one command; at its end whoever is still in it is killed, and it is removed.
+
+    `anywhere`: also in a cgroup that is not ours to share out, such as the slice of a user, where only there limits can be had. For
+    a moment and by hand that does no harm; a daemon does not do so ("delegation" in systemd's CGROUP_DELEGATION).
+    """
     made, holds = [], []
-    for parent, controllers in homes():
+    for parent, controllers in homes(anywhere=anywhere):
         tidy(parent)
         group = Group(
             folder=f"{parent.folder}/{PREFIX}{name}-{os.getpid()}-{os.urandom(4).hex()}",
@@ -63,13 +69,14 @@ def cage(name: str) -> Iterator[Cage]:
         except OSError:
             continue
         made.append(group)
-        if "memory" in controllers and write(f"{group.folder}/{_MEMORY[group.unified]}", str(MEMORY_BYTES).encode()):
+        if "memory" in controllers and write(f"{group.folder}/{_MEMORY[group.unified]}", str(memory_bytes).encode()):
             holds.append("memory")
             write(f"{group.folder}/memory.swap.max", b"0")
+            write(f"{group.folder}/memory.memsw.limit_in_bytes", str(memory_bytes).encode())
         if "pids" in controllers and write(f"{group.folder}/pids.max", str(PIDS).encode()):
             holds.append("processes")
     try:
-        yield Cage(groups=tuple(made), holds=tuple(holds))
+        yield Cage(groups=tuple(made), holds=tuple(holds), memory_bytes=memory_bytes)
     finally:
         for group in made:
             write(f"{group.folder}/pids.max", b"0")  # nobody is born while the others are killed
@@ -77,7 +84,7 @@ def cage(name: str) -> Iterator[Cage]:
             end(group)
 
 
-def homes() -> list[tuple[Group, frozenset[str]]]:
+def homes(*, anywhere: bool = False) -> list[tuple[Group, frozenset[str]]]:
     """The cgroups below which a cage can be made, with the controllers that it would have."""
     mounted = hierarchies()
     found: list[tuple[Group, frozenset[str]]] = []
@@ -92,20 +99,27 @@ def homes() -> list[tuple[Group, frozenset[str]]]:
         if held:
             found.append((own, held))
         elif own.unified:
-            found.append(home_of(own))
+            found.append(home_of(own, anywhere=anywhere))
     # the unified hierarchy beside those of version 1 has no controllers, and nothing to add to them
     return [each for each in found if each[1]] or found[:1]
 
 
-def home_of(own: Group) -> tuple[Group, frozenset[str]]:
+def home_of(own: Group, *, anywhere: bool = False) -> tuple[Group, frozenset[str]]:
     """Of version 2: our own cgroup if it hands controllers on, the one above if it was delegated to us, else ours without limits."""
-    for group in (own, own.above):
-        if group is None or (group is not own and not delegated(group)):
+    for group in (own, *itertools.islice(above(own), None if anywhere else 1)):
+        if group is not own and not (anywhere or delegated(group)):
             continue
         held = frozenset((read_proc(f"{group.folder}/cgroup.subtree_control") or b"").decode("ascii", "replace").split())
         if held & {"memory", "pids"}:
             return group, held
     return own, frozenset()
+
+
+def above(group: Group) -> Iterator[Group]:
+    """The cgroups that hold this one, up to the root, which holds all."""
+    while (upper := group.above) is not None:
+        yield upper
+        group = upper
 
 
 def delegated(group: Group) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from agentscope import __version__
-from agentscope.errors import AgentscopeError, BadInput, CannotWrite, ExitStatus, UsageError
+from agentscope.errors import AgentscopeError, ExitStatus, UsageError
+from agentscope.printing import silence, write_out
 from agentscope.service import service
 
 Command = Callable[..., Any]
@@ -38,27 +39,6 @@ def run_command(arguments: list[str]) -> int:
         silence(sys.stdout)
         return ExitStatus.NOT_PERMITTED if isinstance(error, PermissionError) else ExitStatus.CANNOT_WRITE
     return int(status or 0)
-
-
-def silence(stream: Any) -> None:
-    """Point a stream whose reader has gone at nothing, so that Python's own flush at exit stays quiet."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-
-
-def write_out(text: str) -> None:
-    """Text to standard output, whole.
-
-    Raises:
-        CannotWrite: the disk behind it is full. BrokenPipeError: the reader has gone.
-    """
-    try:
-        sys.stdout.write(text)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        silence(sys.stdout)
-        raise CannotWrite("cannot write to standard output", os.strerror(error.errno or 0), "df -h .") from None
 
 
 def shared_options(command: Command) -> Command:
@@ -166,21 +146,38 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
 @resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
+@click.option(
+    "--speed",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    metavar="TIMES",
+    help="Play it so many times as fast; 0 shows its end at once [1].",
+)
 def watch(  # noqa: PLR0917 - click gives them by name
-    once: bool, recording: str | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any
+    once: bool,
+    recording: str | None,
+    speed: float,
+    state_dir: str | None,
+    engine: str,
+    hang_after: float,
+    resume: bool,
+    **targets: Any,
 ) -> int:
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
-    from agentscope.live import Terms
-    from agentscope.session import print_table, replay_screen, watch_screen
-    from agentscope.state import state_dir as state_dir_of
     from agentscope.views.tui import can_show
 
     if once or not can_show():
-        write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recording))
+        from agentscope.replaying import recorded_events
+        from agentscope.session import print_table
+
+        recorded = recorded_events(recording, sys.stderr.write) if recording else None
+        write_out(print_table(() if recording else wanted_of(**targets).targets, state_dir, recorded))
         return ExitStatus.HEALTHY
+    from agentscope.screens import Watching, replay_screen, watch_screen
+
     if recording:
-        return replay_screen(recording)
-    return watch_screen(wanted_of(**targets), engine, Terms(hang_after, state_dir_of(state_dir), resume))
+        return replay_screen(recording, speed)
+    return watch_screen(Watching(wanted_of(**targets), engine, hang_after, state_dir, resume=resume))
 
 
 @main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -241,49 +238,35 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
 
 
 @main.command()
+@click.argument("who", metavar="PID|NAME|UNIT")
+@click.option("--config", metavar="FILE", help="Take its health check, lock file and recovery from a config file.")
+@click.option("--json", "as_json", is_flag=True, help="Print the points as JSON.")
+@shared_options
+def check(who: str, config: str | None, as_json: bool, state_dir: str | None) -> int:
+    """Audit a living process for what kills agents, before it does: limits, pins, time-outs, supervision, recovery.
+
+    Exit status: 0 all passed, 10 something failed, 20 nothing failed but not all could be checked, 3, 4 and 64 as diagnose.
+    """
+    from agentscope.checking import check_process
+
+    status, text = check_process(who, state_dir, config, as_json=as_json)
+    write_out(text)
+    return status
+
+
+@main.command()
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print the replayed lines instead of reports.")
 @shared_options
 def replay(file: str, as_json: bool, state_dir: str | None) -> int:  # noqa: ARG001 - the option is on every command
     """Judge a recording again. Needs no BPF and no root; lines that cannot be read are named and the rest is replayed."""
-    from agentscope.pipeline import replay as replay_events
-    from agentscope.record import Recorder
-    from agentscope.sources.recording import read_recording
+    from agentscope.replaying import judged_again
 
-    kept, problems = [], 0
-    boot, offset = "recording", 0
-    for number, line in read_recording(file):
-        if isinstance(line, BadInput):
-            problems += 1
-            click.echo(f"agentscope: {file}, line {number}: {line}", err=True)
-            continue
-        kept.append(line.data)
-        if line.type == "agentscope.ready":
-            boot, offset = line.data.boot_id, line.data.wall_ns - line.data.at_ns  # type: ignore[union-attr] # the type says Ready
-    recorder = Recorder(boot, offset)
-    shown: list[str] = []
-    replay_events(kept, lambda event: shown.extend(replayed(event, recorder, as_json=as_json)))
-    write_out("".join(shown) or ("" if as_json else "The recording holds no incident.\n"))
+    text, problems = judged_again(file, as_json=as_json)
+    for problem in problems:
+        click.echo(f"agentscope: {problem}", err=True)
+    write_out(text)
     return ExitStatus.BAD_INPUT if problems else ExitStatus.HEALTHY
-
-
-def replayed(event: Any, recorder: Any, *, as_json: bool) -> list[str]:
-    """One event of a replay as text: its line, or the report of an incident."""
-    from agentscope.model import IncidentOpened
-
-    if as_json:
-        line = recorder.encode(event)
-        return [line.decode()] if line else []
-    if not isinstance(event, IncidentOpened):
-        return []
-    from agentscope.views.report import render_report, wants_color, width_of
-
-    return [
-        render_report(
-            event, width=width_of(sys.stdout), color=wants_color(sys.stdout), when_ns=recorder.boot_wall_ns + event.at_ns
-        ),
-        "\n",
-    ]
 
 
 @main.command()
@@ -347,17 +330,15 @@ def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
 @main.command()
 @click.argument("incident", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
+@click.option("--html", "page", metavar="FILE", help="Write it as one page to attach to a ticket; - is standard output.")
 @shared_options
-def show(incident: str, as_json: bool, state_dir: str | None) -> int:
+def show(incident: str, as_json: bool, page: str | None, state_dir: str | None) -> int:
     """Show one incident on record: its report, what was done, and whether it held. The beginning of its ID is enough."""
     from agentscope.history import show_incident
     from agentscope.ledger import Ledger
     from agentscope.state import state_dir as state_dir_of
-    from agentscope.views.report import wants_color, width_of
 
-    ledger = Ledger(state_dir_of(state_dir))
-    width, color = width_of(sys.stdout), wants_color(sys.stdout)
-    write_out(show_incident(ledger, incident, as_json=as_json, width=width, color=color))
+    write_out(show_incident(Ledger(state_dir_of(state_dir)), incident, as_json=as_json, page=page))
     return ExitStatus.HEALTHY
 
 
@@ -396,3 +377,21 @@ def schema() -> int:
 
     write_out(json.dumps(schema_of(), indent=1, sort_keys=True) + "\n")
     return ExitStatus.HEALTHY
+
+
+def drill_names(*_: object) -> list[str]:
+    """The drills that there are, for the shell to complete."""
+    from agentscope.drills import kinds
+
+    return list(kinds())
+
+
+@main.command()
+@click.argument("kind", metavar="oom|hang|segfault|drift|exception", shell_complete=drill_names)
+@click.option("--diagnose/--no-diagnose", default=None, help="Judge it here [if nobody else watches].")
+@shared_options
+def drill(kind: str, diagnose: bool | None, state_dir: str | None) -> int:
+    """Start a sample agent that dies in this way, to see what is said of it. It is bounded, and nothing of it is left behind."""
+    from agentscope.drills import play
+
+    return play(kind, diagnose, state_dir)

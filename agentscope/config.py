@@ -17,12 +17,15 @@ from agentscope.errors import BadInput, UsageError
 from agentscope.ledger.settings import Settings, read_settings
 from agentscope.model import Value
 from agentscope.policy import Policy, read_policy
+from agentscope.pressure import WARN
+from agentscope.sizes import bytes_of
 
 SIZE_LIMIT_BYTES = 1 << 20
 MATCH_KINDS = ("unit", "pid", "name", "command", "cgroup", "user")
 SOCKET_PATH_LIMIT = 107  # bytes; sun_path has 108 with its end (unix(7))
 HEALTH_HINT = 'health = "http://127.0.0.1:8080/health", "tcp:127.0.0.1:6379", "unix:/run/agent.sock" or { exec = ["/usr/local/bin/check"] }'
 TABLE_HINT = 'health = { url = "http://127.0.0.1:8080/health", timeout = "500ms", interval = "2s", strikes = 3 }'
+MEMORY_HINT = 'memory = { limit = "4G", warn = 0.7 }'
 PROGRESS_HINT = 'progress = { within = "30s", signal = "io" }'
 FILE_HINT = 'progress = { within = "30s", signal = "heartbeat-file", path = "/run/agent/heartbeat" }'
 
@@ -46,6 +49,13 @@ class ProgressConfig(Value, frozen=True):
     path: str | None = None
 
 
+class MemoryConfig(Value, frozen=True):
+    """From which share of its limit on the agent's memory is told of; `limit_bytes` is one of the owner's own (None: what binds it)."""
+
+    limit_bytes: int | None = None
+    warn: float = WARN
+
+
 class AgentConfig(Value, frozen=True):
     """One `[agent.NAME]` table. What later versions act on is read and kept, so that one file serves them all.
 
@@ -55,7 +65,7 @@ class AgentConfig(Value, frozen=True):
     match: dict[str, str | int]
     health: HealthConfig | None = None
     progress: ProgressConfig | None = None
-    memory: dict[str, Any] | None = None
+    memory: MemoryConfig | None = None
     lockfile: str | None = None
     recovery: Policy | None = None
 
@@ -87,13 +97,20 @@ class _ProgressTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     path: str | None = None
 
 
+class _MemoryTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`memory` as it is written."""
+
+    limit: str | None = None
+    warn: float = WARN
+
+
 class _AgentTable(msgspec.Struct, frozen=True):
     """An agent as it is written."""
 
     match: dict[str, str | int]
     health: str | _HealthTable | None = None
     progress: _ProgressTable | None = None
-    memory: dict[str, Any] | None = None
+    memory: _MemoryTable | None = None
     lockfile: str | None = None
     recovery: dict[str, Any] | None = None
 
@@ -164,7 +181,7 @@ def agent_of(name: str, label: str, table: dict[str, Any]) -> AgentConfig:
     try:
         given = msgspec.convert(table, _AgentTable)
     except msgspec.ValidationError as error:
-        hints = {"$.health": TABLE_HINT, "$.progress": PROGRESS_HINT}
+        hints = {"$.health": TABLE_HINT, "$.progress": PROGRESS_HINT, "$.memory": MEMORY_HINT}
         hint = next((hint for at, hint in hints.items() if at in str(error)), 'match = { name = "researcher" }')
         raise BadInput(wrong, str(error), hint) from None
     if given.lockfile is not None:
@@ -174,7 +191,7 @@ def agent_of(name: str, label: str, table: dict[str, Any]) -> AgentConfig:
         match=given.match,
         health=None if given.health is None else health_of(f"{wrong}: health", given.health),
         progress=progress,
-        memory=given.memory,
+        memory=None if given.memory is None else memory_of(f"{wrong}: memory", given.memory),
         lockfile=given.lockfile,
         recovery=None if given.recovery is None else read_policy(f"{wrong}: recovery", given.recovery),
     )
@@ -265,6 +282,17 @@ def check_command(wrong: str, command: tuple[str, ...]) -> None:
         raise BadInput(
             f"{wrong}: exec", "it begins with a program, by name or by its path from / on; each word is its own", HEALTH_HINT
         )
+
+
+def memory_of(wrong: str, given: _MemoryTable) -> MemoryConfig:
+    """A warning of memory, checked.
+
+    Raises:
+        BadInput: its limit is no size, or its share none.
+    """
+    if not 0.1 <= given.warn <= 0.99:
+        raise BadInput(f"{wrong}: warn", f"{given.warn:g} is not a share from 0.1 to 0.99", MEMORY_HINT)
+    return MemoryConfig(limit_bytes=None if given.limit is None else bytes_of(f"{wrong}: limit", given.limit), warn=given.warn)
 
 
 def check_lockfile(wrong: str, path: str) -> None:

@@ -15,12 +15,12 @@ from agentscope.agents import (
     live_processes,
     matches,
     process_of,
-    program_name,
     read_process,
     roots,
     start_ns_of,
 )
 from agentscope.classifier import classify
+from agentscope.commandlines import program_name
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, binding_of, collect_all
 from agentscope.incidents import Ended

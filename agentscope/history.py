@@ -1,18 +1,16 @@
 """`agentscope incidents` and `agentscope show`: what happened, what was done about it, and whether that held. Reads the ledger only."""
 
-import datetime as dt
+import sys
 import time
 from collections.abc import Iterable, Iterator
-
-import msgspec
 
 from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
 from agentscope.ledger import Ledger
 from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted
-from agentscope.policy.standing import VALIDATE
 from agentscope.record import Envelope, encode_again
-from agentscope.views.stories import Act, Story
+from agentscope.views.board import wall_ns_of
+from agentscope.views.stories import Story, continued
 
 TOLD = (IncidentOpened, RemedyStarted, RemedyFinished, IncidentClosed)
 
@@ -29,18 +27,10 @@ def since_ns_of(duration: str) -> int:
         raise UsageError(f"--since {duration!r} is not right", error.why, "--since 24h") from None
 
 
-def wall_ns_of(envelope: Envelope) -> int:
-    """When it was, in nanoseconds since 1970; 0 where the line does not say so in RFC 3339."""
-    try:
-        return int(dt.datetime.fromisoformat(envelope.time).timestamp() * 1_000_000) * 1000
-    except (ValueError, OverflowError):
-        return 0
-
-
 def told_of(ledger: Ledger, since_ns: int | None) -> Iterator[Envelope]:
     """What is on record of incidents that began, or went on, since then (wall clock)."""
     for envelope in ledger.read(since_ns):
-        if isinstance(envelope.data, TOLD) and (since_ns is None or wall_ns_of(envelope) >= since_ns):
+        if isinstance(envelope.data, TOLD) and (since_ns is None or (wall_ns_of(envelope) or 0) >= since_ns):
             yield envelope
 
 
@@ -50,28 +40,12 @@ def stories_of(envelopes: Iterable[Envelope]) -> list[Story]:
     for envelope in envelopes:
         event = envelope.data
         if isinstance(event, IncidentOpened):
-            stories[event.incident] = Story(opened=event, wall_ns=wall_ns_of(envelope) or None)
+            stories[event.incident] = Story(opened=event, wall_ns=wall_ns_of(envelope))
             continue
         story = stories.get(event.incident) if isinstance(event, TOLD) else None
         if story is not None:
             stories[story.opened.incident] = continued(story, event)
     return list(stories.values())
-
-
-def continued(story: Story, event: object) -> Story:
-    """The story with what came next."""
-    if isinstance(event, RemedyStarted):
-        return msgspec.structs.replace(story, acts=(*story.acts, Act(started=event)))
-    if isinstance(event, IncidentClosed):
-        return msgspec.structs.replace(story, closed=event)
-    if isinstance(event, RemedyFinished):
-        field = "looked" if event.remedy == VALIDATE else "finished"
-        acts = tuple(
-            msgspec.structs.replace(act, **{field: event}) if act.started.attempt == event.attempt else act
-            for act in story.acts
-        )
-        return msgspec.structs.replace(story, acts=acts)
-    return story
 
 
 def list_incidents(ledger: Ledger, since_ns: int | None, *, as_json: bool, width: int) -> str:
@@ -83,11 +57,36 @@ def list_incidents(ledger: Ledger, since_ns: int | None, *, as_json: bool, width
     return render_stories(stories_of(told_of(ledger, since_ns))[::-1], width)
 
 
-def show_incident(ledger: Ledger, incident: str, *, as_json: bool, width: int, color: bool) -> str:
-    """One incident: its report and what was done; as JSON its records.
+def show_incident(ledger: Ledger, incident: str, *, as_json: bool, page: str | None = None) -> str:
+    """One incident: its report and what was done; as JSON its records; as a page for a ticket, in this file or on standard output.
 
     Raises:
-        UsageError: there is none of this name, or the beginning of a name fits several.
+        UsageError: there is none of this name, the beginning of a name fits several, or two forms are asked for at once.
+        CannotWrite: the page cannot be written.
+    """
+    if as_json and page is not None:
+        raise UsageError("show takes --json or --html", "it got both", f"agentscope show {incident} --html FILE")
+    of_it = told_of_one(ledger, incident)
+    if as_json:
+        return "".join(encode_again(envelope).decode() for envelope in of_it)
+    story = stories_of(of_it)[-1]
+    if page is None:
+        from agentscope.views.report import wants_color, width_of
+        from agentscope.views.stories import render_story
+
+        return render_story(story, width=width_of(sys.stdout), color=wants_color(sys.stdout))
+    from agentscope.views.html import render_html
+    from agentscope.views.html.saving import for_output, save_page
+
+    html = render_html(story)
+    return for_output(html, sys.stdout.encoding) if page == "-" else save_page(html, page)
+
+
+def told_of_one(ledger: Ledger, incident: str) -> list[Envelope]:
+    """What is on record of the incident with this name, or with the only name that begins so.
+
+    Raises:
+        UsageError: there is none, or there are several.
     """
     told = [envelope for envelope in told_of(ledger, None) if getattr(envelope.data, "incident", "").startswith(incident)]
     names = {envelope.data.incident for envelope in told if isinstance(envelope.data, IncidentOpened)}
@@ -99,9 +98,4 @@ def show_incident(ledger: Ledger, incident: str, *, as_json: bool, width: int, c
         raise UsageError(
             f"{len(names)} incidents begin with {incident!r}", ", ".join(sorted(names)[:8]), "agentscope incidents"
         )
-    of_it = [envelope for envelope in told if getattr(envelope.data, "incident", None) in names]
-    if as_json:
-        return "".join(encode_again(envelope).decode() for envelope in of_it)
-    from agentscope.views.stories import render_story
-
-    return render_story(stories_of(of_it)[-1], width=width, color=color)
+    return [envelope for envelope in told if getattr(envelope.data, "incident", None) in names]

@@ -9,7 +9,8 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from agentscope.agents import SHELLS, inner_name, program_name, role_of, same_identity
+from agentscope.agents import inner_name, role_of, same_identity
+from agentscope.commandlines import SHELLS, program_name
 from agentscope.evidence import HangScene
 from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SignalActor
 from agentscope.examination.waiting import Wait, waits_of

@@ -24,8 +24,10 @@ from agentscope.agents import (
     process_of,
     read_process,
     roots,
+    start_ns_of,
 )
 from agentscope.config import Config
+from agentscope.discovery import Scan
 from agentscope.errors import NoSuchProcess
 from agentscope.marks.beside import InTurn
 from agentscope.model import (
@@ -51,6 +53,7 @@ READS_A_SECOND = 8  # of /proc: neither a storm of starts nor a hundred agents m
 SLICE = 256  # events folded before the loop may do something else
 BACKLOG_LIMIT = 500_000
 WORDS_IDLE_PULSES = 30
+DISCOVER_S = 10.0  # between looks for agents that no command line gives away; each costs some milliseconds
 LATE_S = 10.0  # for an end that is judged beside the loop
 CLOSE_S = 3.0  # for all of them once the watching is over
 LEAVE_S = 5.0  # how long an act that is under way may hold up our own end; after that its outcome is found when we are back
@@ -137,6 +140,8 @@ class Live:
         if self.kernel_log is not None:
             loop.add_reader(self.kernel_log.fileno(), self.drain)
         self.tasks = [loop.create_task(self.beat()), loop.create_task(asyncio.to_thread(warm))]
+        if any(target.kind == "signature" for target in self.targets):
+            self.tasks.append(loop.create_task(self.discover(Scan())))
         self.recovery.start(resume=self.resume)
 
     def close(self) -> None:
@@ -237,7 +242,18 @@ class Live:
             self.know_python((event,))
             self.adopt((event,), because, at_ns=event.at_ns)
 
-    def take(self, pid: int, label: str) -> Agent | None:
+    async def discover(self, scan: Scan) -> None:
+        """From time to time find agents by what they have and do, beside the loop."""
+        while True:
+            found = await asyncio.to_thread(scan.look, frozenset(self.own | self.members.keys()))
+            above = {os.getpid(), *(each.pid for each in found)}  # what we started, or what one of them did, is no other agent
+            for each in found:
+                parents = {ancestor.pid for ancestor in ancestors_of(each.pid)[1:]}
+                if each.start_ns == start_ns_of(each.pid) and not above & parents:
+                    self.take(each.pid, None, each.because)
+            await asyncio.sleep(DISCOVER_S)
+
+    def take(self, pid: int, label: str | None, because: str | None = None) -> Agent | None:
         """Watch this process from now on as the agent of this label, whatever it looks like; None if it is gone."""
         if pid in self.members:
             return self.members[pid].tree.agent
@@ -248,7 +264,7 @@ class Live:
             for process in family:
                 self.engine.watch(process.pid)
             self.know_python(family)
-            self.adopt(family, f"it was started in the place of {label}", at_ns=now_ns(), label=label)
+            self.adopt(family, because or f"it was started in the place of {label}", at_ns=now_ns(), label=label)
             return self.members[pid].tree.agent
         return None
 

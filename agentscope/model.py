@@ -14,6 +14,7 @@ Scope = Literal["agent", "tool"]
 Confidence = Literal["certain", "likely", "possible"]
 Weight = Literal["decisive", "supporting", "context"]
 StreamKind = Literal["file", "pty", "pipe", "socket", "null", "other", "closed"]
+PressureKind = Literal["memory", "descriptors", "threads", "disk"]
 EngineName = Literal["core", "bcc", "netlink", "none", "recording"]
 
 
@@ -316,7 +317,10 @@ class ProcessSample(Value, frozen=True):
 
 
 class Pulse(Event, frozen=True, tag="agentscope.pulse"):
-    """Once a second, one agent: its processes, what they use, and the memory of its cgroup against the limit that binds."""
+    """Once a second, one agent: its processes, what they use, and the memory of its cgroup against the limit that binds.
+
+    `wrote_ns` is when one of them last wrote to descriptors 1 or 2; None where nobody sees that.
+    """
 
     agent_pid: int
     agent_start_ns: int
@@ -328,6 +332,7 @@ class Pulse(Event, frozen=True, tag="agentscope.pulse"):
     cgroup_bytes: int | None = None
     limit_bytes: int | None = None
     limit_path: str | None = None
+    wrote_ns: int | None = None
 
 
 class WaitChanged(Event, frozen=True, tag="agentscope.wait.changed"):
@@ -354,6 +359,30 @@ class Health(Event, frozen=True, tag="agentscope.health"):
     says: str
     took_ms: float
     answered: bool | None = None
+
+
+class Pressure(Event, frozen=True, tag="agentscope.pressure"):
+    """An agent comes near a limit, told before it dies of it: once a crossing, and again where the time left gets a good deal shorter.
+
+    `used` and `limit` are bytes of `memory` (page cache is not counted) and `disk` (inodes, where `says` tells so), else how many
+    descriptors of the process or threads of the cgroup there are; `share` is used of limit. `seconds_to_limit` is how long until the limit is reached at
+    the slope of now, between `seconds_at_least` and `seconds_at_most`; None where it does not grow, or that could not be told.
+    `eased`: it is well below again, so the warning is over. `limit_path` says whose limit it is: a cgroup, a folder, a process.
+    """
+
+    agent_pid: int
+    agent_start_ns: int
+    kind: PressureKind
+    used: int
+    limit: int
+    share: float
+    says: str
+    slope_bytes_per_s: float | None = None
+    seconds_to_limit: float | None = None
+    seconds_at_least: float | None = None
+    seconds_at_most: float | None = None
+    limit_path: str | None = None
+    eased: bool = False
 
 
 class Lost(Event, frozen=True, tag="agentscope.lost"):
@@ -548,6 +577,7 @@ AnyEvent = (
     | Pulse
     | WaitChanged
     | Health
+    | Pressure
     | Lost
     | IncidentOpened
     | RemedyStarted

@@ -2,7 +2,9 @@
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
+from agentscope.ceilings import Ceilings
 from agentscope.evidence import MemorySample
 from agentscope.incidents import Tree
 from agentscope.model import ProcessSample, Pulse
@@ -10,10 +12,14 @@ from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine
 from agentscope.vigil import Vigil
 
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
 PULSE_S = 1.0
 THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
 LONGEST_PAUSE_S = 3.0
 READS_AGAIN_A_SECOND = 2  # a hundred agents are read again within a minute, a few every second or two
+OUTPUTS_READ = 4  # processes of one agent: its own and its first tools
 
 
 class Pulses:
@@ -23,7 +29,10 @@ class Pulses:
         self.pipeline = pipeline
         self.engine = engine
         self.vigil = vigil
+        self.ceilings = Ceilings(pipeline, vigil.probes.config)
         self.threads_due_ns = self.sampled_ns = 0
+        self.files_wrote_ns: dict[int, int] = {}
+        self.looking: Future[None] | None = None
 
     def beat(self) -> int:
         """One pulse of each agent; returns the time of it, CLOCK_BOOTTIME."""
@@ -32,6 +41,7 @@ class Pulses:
         rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
         now = now_ns()
         self.read_again(now)
+        self.look_at_files()
         if samples is not None:
             self.sampled_ns = now
             by_pid = {sample.pid: sample for sample in samples}
@@ -39,6 +49,7 @@ class Pulses:
                 self.vigil.sampled(tree, [by_pid[pid] for pid in tree.live if pid in by_pid], now)
         for tree in trees:
             self.tell_use(tree, rss, now)
+        self.ceilings.beat(rss, now)
         return now
 
     def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
@@ -77,8 +88,26 @@ class Pulses:
                 cgroup_bytes=binding.usage_bytes if binding else None,
                 limit_bytes=binding.limit_bytes if binding else None,
                 limit_path=binding.path if binding else None,
+                wrote_ns=self.wrote_ns(tree),
             )
         )
+
+    def wrote_ns(self, tree: Tree) -> int | None:
+        """When any of these last wrote to its output, as far as the write probe or the last look at their files tells."""
+        times = [self.engine.wrote_ns(pid) or self.files_wrote_ns.get(pid) for pid in list(tree.live)[:OUTPUTS_READ]]
+        return max((at_ns for at_ns in times if at_ns is not None), default=None)
+
+    def look_at_files(self) -> None:
+        """Ask the files behind outputs when they were written, beside the loop: a file of a server that is gone hangs whoever asks."""
+        if self.looking is not None and not self.looking.done():
+            return
+        pids = [pid for tree in self.pipeline.incidents.trees for pid in list(tree.live)[:OUTPUTS_READ]]
+
+        def look() -> None:
+            found = {pid: self.pipeline.cache.wrote_ns(pid) for pid in pids}
+            self.files_wrote_ns = {pid: at_ns for pid, at_ns in found.items() if at_ns is not None}
+
+        self.looking = self.vigil.threads.submit(look)
 
     def read_again(self, now: int) -> None:
         """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
@@ -87,7 +116,10 @@ class Pulses:
             kept = cache.seen.get(member.process.pid)
             if kept is None:
                 cache.refresh(member.process, now)
+                self.ceilings.looked(member, now)
             else:
                 again.append((kept.at_ns, member.process.pid))
         for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
-            cache.refresh(self.pipeline.incidents.members[pid].process, now)
+            member = self.pipeline.incidents.members[pid]
+            cache.refresh(member.process, now)
+            self.ceilings.looked(member, now)

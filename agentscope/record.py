@@ -24,6 +24,7 @@ from agentscope.model import (
     IncidentClosed,
     IncidentOpened,
     KernelLine,
+    Pressure,
     Pulse,
     RemedyFinished,
     RemedyStarted,
@@ -134,7 +135,7 @@ def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
     if isinstance(event, AgentSeen | AgentGone | IncidentOpened | RemedyStarted | RemedyFinished | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
-    if isinstance(event, Pulse | WaitChanged | Health):
+    if isinstance(event, Pulse | WaitChanged | Health | Pressure):
         return f"pid/{event.agent_pid}"
     pid = getattr(event, "pid", None)
     return None if pid is None else f"pid/{pid}"

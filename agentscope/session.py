@@ -7,17 +7,17 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
 from agentscope.config import Config
-from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
-from agentscope.record import Recorder
+from agentscope.record import Envelope, Recorder
 from agentscope.service.telling import Telling, told_to_systemd
 from agentscope.sources import Engine, Source
 from agentscope.state import state_dir
@@ -110,31 +110,15 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     return ExitStatus.HEALTHY
 
 
-def recorded_events(recording: str) -> list[AnyEvent]:
-    """The events of a recording, judged again; lines that cannot be read are named on stderr."""
-    from agentscope.pipeline import replay
-    from agentscope.sources.recording import read_recording
-
-    kept: list[AnyEvent] = []
-    for number, line in read_recording(recording):
-        if isinstance(line, BadInput):
-            sys.stderr.write(f"agentscope: {recording}, line {number}: {line}\n")
-        else:
-            kept.append(line.data)
-    shown: list[AnyEvent] = []
-    replay(kept, shown.append)
-    return shown
-
-
-def print_table(targets: tuple[Target, ...], state: str | None, recording: str | None) -> str:
-    """`watch --once`: the agents that are there now and the incidents on record, as a plain table."""
+def print_table(targets: tuple[Target, ...], state: str | None, recorded: Iterable[AnyEvent] | None = None) -> str:
+    """`watch --once`: the agents that are there now and the incidents on record, or what a recording shows, as a plain table."""
     from agentscope.views.board import Board
     from agentscope.views.report import width_of
     from agentscope.views.table import render_table
 
     board = Board()
-    if recording:
-        for event in recorded_events(recording):
+    if recorded is not None:
+        for event in recorded:
             board.apply(event)
     else:
         show_now(board, targets, Ledger(state_dir(state)))
@@ -143,14 +127,20 @@ def print_table(targets: tuple[Target, ...], state: str | None, recording: str |
 
 def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> None:
     """Fill a board from /proc and the ledger, without a probe."""
-    from agentscope.agents import agent_of, live_processes, matches, roots
+    from agentscope.agents import agent_of, live_processes, matches, read_process, roots
     from agentscope.evidence import binding_of
     from agentscope.lastseen import memory_cgroups, usage_of
     from agentscope.model import AgentSeen, Pulse
 
     for envelope in ledger_lines(ledger):
-        board.apply(envelope)
+        board.recall(envelope)
     found = [(seen, why) for seen in live_processes() if (why := next((w for t in targets if (w := matches(t, seen))), None))]
+    if any(target.kind == "signature" for target in targets):
+        from agentscope.discovery import Scan
+
+        for each in Scan().look({seen.pid for seen, _ in found}):
+            with contextlib.suppress(NoSuchProcess):
+                found.append((read_process(each.pid), each.because))
     for seen, because in roots(found):
         if seen.pid == os.getpid():
             continue
@@ -166,55 +156,32 @@ def show_now(board: "Board", targets: tuple[Target, ...], ledger: Ledger) -> Non
         )  # fmt: skip
 
 
-def ledger_lines(ledger: Ledger) -> list[AnyEvent]:
-    """The incidents on record; none where the record may not be read."""
+def ledger_lines(ledger: Ledger, since_ns: int | None = None) -> list[Envelope]:
+    """The incidents on record, from files written since then; none where the record may not be read."""
     with contextlib.suppress(OSError):
-        return [envelope.data for envelope in ledger.read()]
+        return list(ledger.read(since_ns))
     return []
 
 
-def replay_screen(recording: str) -> int:
-    """`agentscope watch --replay`: the terminal UI on a recording."""
-    from agentscope.views.tui import show
-
-    settle_memory()
-    asyncio.run(show(replayed(recorded_events(recording)), title=recording, replay=True))
-    return ExitStatus.HEALTHY
-
-
-def watch_screen(wanted: Config, engine_choice: str, terms: Terms) -> int:
-    """`agentscope watch`: the terminal UI, live."""
-    from agentscope.views.tui import show
-
-    engine = open_engine(engine_choice)
+async def live_events(
+    wanted: Config, engine: Engine, terms: Terms, begun: Callable[[Live], object], since_ns: int | None = None
+) -> AsyncIterator[AnyEvent | Envelope]:
+    """What the pipeline tells, as it happens; what is on record since then comes first. `begun` is told once the watching has begun."""
+    ledger = Ledger(terms.state, wanted.ledger)
+    for line in ledger_lines(ledger, since_ns):
+        yield line
+    told: asyncio.Queue[AnyEvent] = asyncio.Queue()
     kernel_log = open_kernel_log()
     try:
-        events = live_events(wanted, engine, kernel_log, terms)
-        asyncio.run(show(events, title=", ".join(map(str, wanted.targets)), engine=f"engine {engine.name}"))
+        live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
+        live.start()
+        begun(live)
+        try:
+            while True:
+                yield await told.get()
+        finally:
+            await live.recovery.finish(LEAVE_S)
+            live.close()
     finally:
-        engine.close()
         if kernel_log is not None:
             kernel_log.close()
-    return ExitStatus.HEALTHY
-
-
-async def replayed(events: list[AnyEvent]) -> AsyncIterator[AnyEvent]:
-    """The events of a recording, all at once: a screen shows how it ended."""
-    for event in events:
-        yield event
-
-
-async def live_events(wanted: Config, engine: Engine, kernel_log: Source | None, terms: Terms) -> AsyncIterator[AnyEvent]:
-    """What the pipeline tells, as it happens; the incidents on record come first."""
-    ledger = Ledger(terms.state, wanted.ledger)
-    for event in ledger_lines(ledger):
-        yield event
-    told: asyncio.Queue[AnyEvent] = asyncio.Queue()
-    live = Live(Pipeline(told.put_nowait, engine, ledger), wanted, engine, kernel_log, terms)
-    live.start()
-    try:
-        while True:
-            yield await told.get()
-    finally:
-        await live.recovery.finish(LEAVE_S)
-        live.close()

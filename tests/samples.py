@@ -74,7 +74,7 @@ def evidence(kind: str, source: str, says: str, weight: str, **fields: object) -
 
 def incident(of: Agent, name: str, slug: str, headline: str, culprit: str, **fields: object) -> IncidentOpened:
     """An incident of this agent, certain and without anything else unless said."""
-    subtype = slug.split("/")[1]
+    subtype = slug.partition("/")[2]
     told: dict[str, object] = {
         "at_ns": DIED_NS, "process": process(of), "scope": "agent", "confidence": "certain", "actor": None, "evidence": (), "ruled_out": (),
         "not_checked": (), "advice": (), "timeline": (), "engine": "core", "detected_in_ms": 2.4,
@@ -235,7 +235,8 @@ def tool_killed() -> IncidentOpened:
 def undetermined() -> IncidentOpened:
     """Nothing fits."""
     return incident(
-        NIGHTLY, "2026-11-20T03:20:00Z-6201", "killed/sigkill", "", "", confidence="undetermined", engine="netlink", detected_in_ms=0.0,
+        NIGHTLY, "2026-11-20T03:20:00Z-6201", "undetermined", "", "unknown", confidence="undetermined", engine="netlink", detected_in_ms=0.0,
+        advice=("agentscope doctor shows which evidence this machine cannot give",),
         not_checked=(RuledOut(cause="killed/sigkill", because="who sends signals is seen by BPF only, which is not attached here"),),
     )  # fmt: skip
 

@@ -179,6 +179,20 @@ def test_a_lock_file_that_could_not_be_compared(path, tmp_path):
         config(tmp_path, f'{MATCH}lockfile = "{path}"\n')
 
 
+def test_a_warning_of_memory(tmp_path):
+    """The limit is read as a size and the share as a share; without a table there is nothing of the owner's own."""
+    found = config(tmp_path, f'{MATCH}memory = {{ limit = "4G", warn = 0.8 }}\n').agents["researcher"].memory
+    assert (found.limit_bytes, found.warn) == (4 << 30, 0.8)
+    assert config(tmp_path, MATCH).agents["researcher"].memory is None
+
+
+@pytest.mark.parametrize("table", ['limit = "much"', "limit = 4", "warn = 70", 'warn = "70 %"', "warns = 0.7"])
+def test_a_warning_of_memory_that_is_none(table, tmp_path):
+    """A size or share that is none is refused, with a table that would do."""
+    with pytest.raises(BadInput, match=r"agent researcher.*4G"):
+        config(tmp_path, f"{MATCH}memory = {{ {table} }}\n")
+
+
 def test_fields_of_later_versions(tmp_path):
     """What this version does not act on is kept, not refused."""
     text = f'{MATCH}lockfile = "uv.lock"\nmemory = {{ limit = "4G" }}\n[agent.researcher.recovery]\nrestart = ["systemctl"]\n'

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
+from textual.events import Key
 from textual.widgets import Input
 
 from agentscope.errors import EngineUnavailable
@@ -63,14 +64,14 @@ async def test_shows_agents_and_incidents():
         "died: oom/cgroup",
         "nightly exited with status 3",
         "exit/status (possible)",
-        "lost 17",
+        "LOST 17",
         "q quit",
     ):
         assert expected in text
 
 
 async def test_enter_opens_the_proof_and_escape_returns():
-    """Enter on an incident shows its report in reading order; d shows more; Esc goes back."""
+    """Enter on an incident shows its report in reading order; m shows more; Esc goes back."""
     app = app_of([samples.ready(), samples.segfault()])
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot)
@@ -80,10 +81,10 @@ async def test_enter_opens_the_proof_and_escape_returns():
         assert "✗ indexer crashed in tokenizers.abi3.so" in text
         assert "Blame" in text
         assert "● SIGSEGV (SEGV_MAPERR)" in text
-        await pilot.press("d", "end")
+        await pilot.press("m", "end")
         await pilot.pause()
-        assert "less detail" in screen_text(app)
-        assert "explain crash/segfault" in screen_text(app)
+        assert "m less" in screen_text(app)
+        assert "What was done" in screen_text(app)
         await pilot.press("escape")
         await pilot.pause()
         assert "INCIDENTS" in screen_text(app)
@@ -117,6 +118,18 @@ async def test_filter():
         await settle(pilot)
         assert "filter:" not in screen_text(app)
         assert "planner" in screen_text(app)
+
+
+async def test_what_is_typed_at_once_after_the_slash_is_the_filter():
+    """Keys that come in one burst, as from a paste or a slow line, are words of the filter and no keys of the lists."""
+    app = app_of(samples.night())
+    async with app.run_test(size=(80, 24)) as pilot:
+        await settle(pilot)
+        for key in ("slash", *"drqs"):
+            app.post_message(Key(key, "/" if key == "slash" else key))
+        await settle(pilot)
+        assert app.query_one("#filter", Input).value == "drqs"
+        assert len(app.screen_stack) == 1
 
 
 async def test_help():
@@ -166,7 +179,7 @@ async def test_empty(size):
     async with app.run_test(size=size) as pilot:
         await settle(pilot)
         text = screen_text(app)
-    for expected in ("No agent runs here", "sudo agentscope run -- CMD", "--pid N", "make demo"):
+    for expected in ("No agent runs here", "sudo agentscope run -- CMD", "--pid N", "agentscope drill oom"):
         assert expected in text
 
 
@@ -198,7 +211,7 @@ async def test_hostile_text_is_only_text():
     async with app.run_test(size=(100, 30)) as pilot:
         await settle(pilot)
         texts = [screen_text(app)]
-        await pilot.press("enter", "d")
+        await pilot.press("enter", "m")
         await pilot.pause()
         texts.append(screen_text(app))
         await pilot.press("end")
@@ -251,7 +264,7 @@ PLAY = """
 import asyncio, sys
 sys.path.insert(0, {root!r})
 from tests import samples
-from agentscope.views.tui import show
+from agentscope.views.tui import app, show
 async def events():
     for event in samples.night():
         yield event
@@ -262,30 +275,27 @@ except ValueError as error:
     print("TOLD", error)
 print("OVER")
 """
+BROKEN = "app.lines.agent_line = lambda *_: (_ for _ in ()).throw(ValueError('in drawing'))\n    await asyncio.sleep(60)"
 
 
-@pytest.mark.parametrize(("then", "send"), [("await asyncio.sleep(60)", signal.SIGTERM), ("raise ValueError('gone')", None)])
-def test_the_terminal_is_given_back(then, send):
-    """On a real terminal, SIGTERM or a failing source leaves the main screen, a visible cursor and echo."""
+def play(then, send=None, **environment) -> tuple[bytes, int | None]:
+    """What the screen wrote on a real terminal until it was over, and how the terminal was set while it was on; it must end well."""
     import termios
 
     code = PLAY.format(root=str(ROOT), then=then)
     pid, terminal = pty.fork()
     if pid == 0:
-        os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT), COLUMNS="80", LINES="24")
+        os.environ.update(TERM="xterm-256color", PYTHONPATH=str(ROOT), COLUMNS="80", LINES="24", **environment)
         os.execv(sys.executable, [sys.executable, "-c", code])
-    seen = b""
-    sent = send is None
+    seen, sent, before = b"", send is None, None
     deadline = time.monotonic() + 30
-    before = None
     while time.monotonic() < deadline:
         if not select.select([terminal], [], [], 0.2)[0]:
             continue
         try:
-            part = os.read(terminal, 65536)
+            seen += os.read(terminal, 65536)
         except OSError:
             break
-        seen += part
         if not sent and b"planner" in seen:
             before = termios.tcgetattr(terminal)[3]
             os.kill(pid, send)
@@ -294,15 +304,42 @@ def test_the_terminal_is_given_back(then, send):
             after = termios.tcgetattr(terminal)[3]
             assert after & termios.ECHO
             assert after & termios.ICANON
+    else:
+        os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(terminal)
     assert os.waitstatus_to_exitcode(status) == 0, seen[-2000:]
-    assert b"\x1b[?1049l" in seen
     assert seen.rindex(b"\x1b[?1049l") > seen.rindex(b"\x1b[?1049h")
     assert seen.rindex(b"\x1b[?25h") > seen.rindex(b"\x1b[?25l")
     assert b"OVER" in seen[seen.rindex(b"\x1b[?1049l") :]
-    if send is None:
-        assert b"TOLD gone" in seen
-    else:
-        assert before is not None
-        assert not before & termios.ECHO
+    return seen, before
+
+
+@pytest.mark.parametrize("send", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_a_signal_gives_the_terminal_back(send):
+    """On a real terminal a signal that asks it to end leaves the main screen, a visible cursor and echo."""
+    import termios
+
+    _, before = play("await asyncio.sleep(60)", send)
+    assert before is not None
+    assert not before & termios.ECHO
+
+
+@pytest.mark.parametrize(("then", "says"), [("raise ValueError('gone')", b"TOLD gone"), (BROKEN, b"TOLD in drawing")])
+def test_a_failure_gives_the_terminal_back(then, says):
+    """A source that fails, or a mistake in drawing, is told on the main screen once the terminal is as it was, and shows no locals."""
+    seen, _ = play(then)
+    assert says in seen
+    assert b"locals" not in seen
+
+
+def test_without_colour():
+    """With NO_COLOR set no colour is sent: words say all that colours say."""
+    import re
+
+    def colours(seen: bytes) -> list[bytes]:
+        codes = [code for group in re.findall(rb"\x1b\[([0-9;]*)m", seen) for code in group.split(b";")]
+        return [code for code in codes if code and (30 <= int(code) <= 38 or 90 <= int(code) <= 97) and int(code) != 39]
+
+    assert colours(play("await asyncio.sleep(60)", signal.SIGTERM)[0])
+    assert not colours(play("await asyncio.sleep(60)", signal.SIGTERM, NO_COLOR="1")[0])

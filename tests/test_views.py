@@ -1,6 +1,7 @@
 """Reports, tables and the board: what a person reads, byte for byte, and that no process can write on the terminal through them."""
 
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -256,7 +257,9 @@ def test_undetermined_still_reads():
     """Where nothing fits the report says so instead of an empty headline."""
     text = report.render_report(samples.undetermined(), width=80)
     assert text.startswith("✗ nightly ended and nothing says why")
-    assert "no evidence could be had" in text
+    assert "No evidence could be had" in text
+    assert "cause not determined" in text
+    assert "agentscope explain" not in text, "there is no page about it"
 
 
 # --- hostile text ---------------------------------------------------------------------------------------------------------
@@ -470,6 +473,21 @@ def test_cut_fits(text, cells):
     assert wording.cells_of(wording.cut(text, cells)) <= cells
     assert wording.cells_of(wording.cut_front(text, cells)) <= cells
     assert wording.cells_of(wording.fit(text, cells)) == cells
+
+
+@given(st.text("ab/ 日", max_size=80), st.integers(2, 20))
+def test_breaks_fit_and_lose_nothing(text, cells):
+    """A broken text is the text, and each line fits once its blanks at the end are gone."""
+    breaks = [0, *wording.breaks_of(text, cells), len(text)]
+    lines = [text[begin:end] for begin, end in itertools.pairwise(breaks)]
+    assert "".join(lines) == text
+    assert all(wording.cells_of(line.rstrip(" ")) <= cells for line in lines)
+
+
+def test_breaks_of_long_words():
+    """A path that is longer than the line is broken after a slash, everything else at a space."""
+    assert wording.breaks_of("see /usr/lib/python3/dist-packages/x.py now", 20) == [4, 21, 40]
+    assert wording.breaks_of("a b", 3) == []
 
 
 # --- import hygiene ---------------------------------------------------------------------------------------------------------

@@ -32,8 +32,8 @@ def collect(scene: Scene) -> MemoryHistory | Missing:
         return MemoryHistory(
             source="maximum rss at exit", samples=(), peak_rss_bytes=end.max_rss_bytes, growth_bytes_per_min=None
         )
-    step = max(1, len(scene.memory) // KEPT)
-    kept = scene.memory[::step]
+    step = -(-len(scene.memory) // KEPT)
+    kept = scene.memory[::-1][::step][::-1]  # counted from the end: the last sample is the one that tells most
     known = [(sample.at_ns, sample.rss_bytes) for sample in scene.memory if sample.rss_bytes is not None]
     growth = None
     if len(known) >= 3 and known[-1][0] > known[0][0]:

@@ -33,7 +33,8 @@ class PythonThreads(Evidence, frozen=True, tag="python-threads"):
         """One sentence for a person."""
         shown = [each for each in self.threads if each.frames][:3]
         told = "; ".join(f"{each.name or f'thread {each.tid}'} at {blamed_place(each.frames)}" for each in shown)
-        more = f" ({len(self.threads) - len(shown)} more threads)" if len(self.threads) > len(shown) else ""
+        others = len(self.threads) - len(shown)
+        more = f" ({others} more thread{'s' if others > 1 else ''})" if others > 0 else ""
         return f"Python {self.version or ''}".rstrip() + f": {told or 'no frames'}{more}"
 
 

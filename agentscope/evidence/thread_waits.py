@@ -178,7 +178,8 @@ class ThreadWaits(Evidence, frozen=True, tag="thread-waits"):
         others = sum(process.threads for process in self.processes) - 1
         doing = "is running" if main.wait.kind == "running" else f"waits for {main.wait.says}"
         lasted = "" if main.wait.for_s is None or main.wait.kind == "running" else f", for {main.wait.for_s:.0f} s"
-        rest = f"; {others} more threads in {len(self.processes)} processes" if others else ""
+        where = f" in {len(self.processes)} processes" if len(self.processes) > 1 else ""
+        rest = f"; {others} more thread{'s' if others > 1 else ''}{where}" if others else ""
         return f"thread {main.wait.tid} of {main.comm} {doing}{lasted}{rest}"
 
 

@@ -1,5 +1,6 @@
 """How the process ended, exactly as waitpid(2) would report it."""
 
+from agentscope.durations import span
 from agentscope.evidence import Evidence, Scene
 from agentscope.symbols.signals import signal_name
 
@@ -17,7 +18,7 @@ class WaitStatus(Evidence, frozen=True, tag="wait-status"):
 
     def says(self) -> str:
         """One sentence for a person."""
-        lived = f"after {self.lived_ns / 1e9:.1f} s"
+        lived = f"after {span(self.lived_ns)}"
         if self.signal is not None:
             return f"ended by {self.signal_name}{' (core dumped)' if self.core_dumped else ''} {lived}"
         return f"exited with status {self.code} {lived}"

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import msgspec
 
-from agentscope.agents import SHELLS, is_wrapper, program_name, same_identity, start_ns_of
+from agentscope.agents import same_identity, start_ns_of
 from agentscope.baseline import Baseline
 from agentscope.baseline.facts import ProcessFacts
 from agentscope.baseline.taking import take, take_again
+from agentscope.commandlines import SHELLS, is_wrapper, program_name
 from agentscope.model import Agent, Process
 
 BODIES_LIMIT = 5

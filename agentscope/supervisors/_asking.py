@@ -6,7 +6,8 @@ import pwd
 import socket
 from pathlib import Path
 
-from agentscope.agents import SHELLS, is_wrapper, same_identity
+from agentscope.agents import same_identity
+from agentscope.commandlines import SHELLS, is_wrapper
 from agentscope.commands import Identity, Ran, run_command
 from agentscope.examination.proc import plain, read_proc
 from agentscope.model import Agent

@@ -23,7 +23,8 @@ from collections.abc import Mapping
 from io import FileIO
 from pathlib import Path
 
-from agentscope.agents import SHELLS, TICK_NS, inner_name
+from agentscope.agents import TICK_NS, inner_name
+from agentscope.commandlines import SHELLS
 from agentscope.commands import PATH, Identity, spare
 from agentscope.examination.proc import plain
 from agentscope.model import Agent, ExitRecord

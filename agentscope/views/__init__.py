@@ -57,9 +57,10 @@ def is_mark(character: str) -> bool:
     return category(character) in {"Mn", "Me"}
 
 
-def shortened(text: str, limit: int) -> str:
-    """At most `limit` characters, and how many were left out."""
-    return text if len(text) <= limit else f"{text[:limit]} … ({len(text) - limit:,} more characters)"
+def shortened(text: str, limit: int, unread: int = 0) -> str:
+    """At most `limit` characters, and how many were left out, with those that were never looked at."""
+    left_out = max(0, len(text) - limit) + unread
+    return f"{text[:limit]} … ({left_out:,} more characters)" if left_out else text
 
 
 def safe(text: str, limit: int = LINE_CELLS) -> str:
@@ -69,7 +70,7 @@ def safe(text: str, limit: int = LINE_CELLS) -> str:
     """
     cut = text[:READ_AT_MOST]
     said = redact(printable(SPACE.sub(" ", cut))).strip()
-    return shortened(said, limit)
+    return shortened(said, limit, len(text) - len(cut))
 
 
 def safe_lines(text: str, limit: int, line_limit: int = LINE_CELLS) -> tuple[list[str], int]:

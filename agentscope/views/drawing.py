@@ -4,14 +4,16 @@ Drawn by rich, without markup, highlighting or hyperlinks: text of a hostile pro
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING
 
-from agentscope.views.wording import cut
+from agentscope.views.wording import breaks_of, cut
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rich.console import Console, RenderableType
+    from rich.text import Text
 
 WIDEST = 120  # longer lines are not read, they are lost
 NARROWEST = 30
@@ -52,6 +54,24 @@ def warm() -> None:
     drawn(iter((rich.text.Text(), rich.padding.Padding(rich.table.Table()))), WIDEST, color=False)
 
 
+@cache
+def folding() -> "type[Text]":
+    """Text that is broken at spaces, and of a word that is longer than a line, such as a path, after a slash."""
+    from rich.containers import Lines
+    from rich.text import Text
+
+    class Folding(Text):
+        def wrap(self, console: "Console", width: int, **_: object) -> Lines:  # noqa: ARG002 - as rich calls it
+            lines = Lines()
+            for line in self.split(allow_blank=True):
+                lines.extend(line.divide(breaks_of(line.plain, width)))
+            for line in lines:
+                line.rstrip_end(width)
+            return lines
+
+    return Folding
+
+
 def section(title: str, note: str = "") -> "RenderableType":
     """A heading with a blank line above it."""
     from rich.text import Text
@@ -75,7 +95,7 @@ def pairs(rows: Sequence[tuple[str, str]], style: str = "") -> "RenderableType":
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
     for label, text in rows:
-        grid.add_row(Text(cut(label, LABEL_CELLS), style=QUIET), Text(text, style=style, overflow="fold"))
+        grid.add_row(Text(cut(label, LABEL_CELLS), style=QUIET), folding()(text, style=style, overflow="fold"))
     return indented(grid)
 
 
@@ -94,7 +114,7 @@ def bullet(mark: str, text: str, note: str = "", style: str = "", indent: int = 
     grid = Table.grid(padding=(0, 1, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    said = Text.assemble((text, style), (f" [{note}]" if note else "", QUIET), overflow="fold")
+    said = folding().assemble((text, style), (f" [{note}]" if note else "", QUIET), overflow="fold")
     grid.add_row(Text(mark, style=style), said)
     return indented(grid, indent)
 

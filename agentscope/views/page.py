@@ -4,7 +4,7 @@ Records come from recordings too, perhaps of another version, so fields of evide
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agentscope.evidence import kinds
 from agentscope.model import EvidenceRecord, IncidentOpened, RuledOut
@@ -17,6 +17,8 @@ STACK_KINDS = ("python-stack", "native-stack", "python-threads", "native-threads
 STACKS_SHOWN = 4  # of the threads of the living
 WORDS_KIND = "last-words"
 MEMORY_KINDS = ("memory-history", "memory-limits")
+MOST = 2.0**63  # no time and no size that a kernel can tell is more; a recording may hold anything
+UNDETERMINED = "undetermined"
 WEIGHTS = ("decisive", "supporting", "context")
 MARKS = {"decisive": "●", "supporting": "○", "context": "·"}
 
@@ -47,18 +49,48 @@ class Memory:
     says: str
 
 
+@dataclass(frozen=True)
+class Course:
+    """Memory over time: (nanoseconds before the end, resident bytes, bytes of its cgroup) each, oldest first; and the limit that binds."""
+
+    points: tuple[tuple[float, float | None, float | None], ...]
+    limit_bytes: float | None
+
+
 def title_of(incident: IncidentOpened) -> str:
     """The headline, or what is known where nobody could say one."""
-    return safe(incident.headline) or f"{safe(incident.agent.name, 80)} ended and nothing says why"
+    unsaid = "ended" if has_ended(incident) else "is not well"
+    return safe(incident.headline) or f"{safe(incident.agent.name, 80)} {unsaid} and nothing says why"
 
 
-def identity_of(incident: IncidentOpened) -> str:
-    """Cause, confidence and whom it is about, in one line."""
+def who_of(incident: IncidentOpened) -> str:
+    """Whom it is about."""
     who = f"{safe(incident.agent.name, 80)}, pid {incident.process.pid}"
     if incident.scope == "tool":
         name = safe(incident.process.comm, 40) or "a tool"
         who = f"{name}, pid {incident.process.pid}, a tool of {safe(incident.agent.name, 80)} (pid {incident.agent.pid}), which was not blamed"
-    return f"{slug_of(incident)} · {incident.confidence} · {who}"
+    return who
+
+
+def identity_of(incident: IncidentOpened) -> str:
+    """Cause, confidence and whom it is about, in one line."""
+    slug = "" if incident.cause == UNDETERMINED else f"{slug_of(incident)} · "
+    return f"{slug}{confidence_of(incident)} · {who_of(incident)}"
+
+
+def confidence_of(incident: IncidentOpened) -> str:
+    """How sure it is, in a word that needs no glossary."""
+    return "cause not determined" if incident.confidence == UNDETERMINED else incident.confidence
+
+
+def blame_of(incident: IncidentOpened) -> str:
+    """The culprit, where there is one."""
+    return "" if incident.confidence == UNDETERMINED and incident.culprit == "unknown" else safe(incident.culprit)
+
+
+def no_proof(incident: IncidentOpened) -> str:
+    """What to say where no evidence proves the verdict."""
+    return "Nothing that was seen proves a cause." if incident.evidence else "No evidence could be had."
 
 
 def slug_of(incident: IncidentOpened) -> str:
@@ -76,9 +108,9 @@ def ending_of(incident: IncidentOpened) -> str:
     else:
         how = "it lives"
     lived_ns = incident.at_ns - incident.process.start_ns
-    after = "after" if has_ended(incident) else "since"
-    lived = f", {after} {span(lived_ns)}" if lived_ns > 0 else ""
-    return f"{how}{lived}"
+    if lived_ns <= 0:
+        return how
+    return f"{how}, after {span(lived_ns)}" if has_ended(incident) else f"{how}, for {span(lived_ns)} so far"
 
 
 def has_ended(incident: IncidentOpened) -> bool:
@@ -89,8 +121,9 @@ def has_ended(incident: IncidentOpened) -> bool:
 def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]]:
     """The few facts that stand between the headline and its proof, each with its label."""
     facts = []
-    if incident.culprit:
-        facts.append(("Blame", safe(incident.culprit)))
+    blame = blame_of(incident)
+    if blame:
+        facts.append(("Blame", blame))
     facts.append(("Ended" if has_ended(incident) else "State", ending_of(incident)))
     if incident.actor is not None:
         facts.append(("Sender", safe(incident.actor.says)))
@@ -170,25 +203,38 @@ def rows_of(value: object) -> list[Mapping[str, object]]:
 
 
 def number_of(value: object) -> float | None:
-    """A number, or None for anything else."""
-    return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    """A number that is one, or None for anything else."""
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) < MOST:
+        return None
+    return float(value)
 
 
-def stacks_of(incident: IncidentOpened, limit: int | None = FRAMES_SHOWN) -> list[Stack]:
-    """Python first, because its author can read it; then native."""
+def amount_of(value: object) -> float | None:
+    """A number of bytes, or None for anything else."""
+    number = number_of(value)
+    return number if number is not None and number >= 0 else None
+
+
+def stacks_of(incident: IncidentOpened, limit: int | None = FRAMES_SHOWN, *, all_threads: bool = False) -> list[Stack]:
+    """Python first, because its author can read it; then native. With a `limit` of frames, only the first threads, unless asked for all."""
     found = []
     python = fields_of(incident, "python-stack")
-    if python is not None:
+    if python is not None and rows_of(python[1].get("frames")):
         found.append(stack("Python stack", python_frames(python[1].get("frames")), "", limit))
     native = fields_of(incident, "native-stack")
-    if native is not None:
+    if native is not None and rows_of(native[1].get("frames")):
         frames = [
             (native_name(row), safe(str(row.get("module") or "no file"), 240)) for row in rows_of(native[1].get("frames"))
         ]
         ended = safe(str(native[1].get("ended") or ""), 160)
         found.append(stack("Native stack", frames, f"unwinding ended: {ended}" if ended else "", limit))
-    found += living_stacks(incident, limit)
-    return [entry for entry in found if entry.frames]
+    living = living_stacks(incident, limit)
+    left_out = 0 if all_threads or limit is None else len(living) - STACKS_SHOWN
+    if left_out > 0:
+        last = living[STACKS_SHOWN - 1]
+        more = f"{count_of(left_out, 'more stack')} not shown"
+        living = [*living[: STACKS_SHOWN - 1], replace(last, note=f"{last.note}; {more}" if last.note else more)]
+    return [*found, *living]
 
 
 def living_stacks(incident: IncidentOpened, limit: int | None) -> list[Stack]:
@@ -212,7 +258,7 @@ def living_stacks(incident: IncidentOpened, limit: int | None) -> list[Stack]:
                 (safe(before or after, 120), safe(after.rstrip(")") if before else "", 240)) for before, _, after in split
             ]
             found.append(stack(f"Native stack of thread {row.get('tid')}", frames, "", limit))
-    return found if limit is None else found[:STACKS_SHOWN]
+    return [entry for entry in found if entry.frames]
 
 
 def python_frames(frames: object) -> list[tuple[str, str]]:
@@ -252,27 +298,40 @@ def words_of(incident: IncidentOpened, limit: int = WORD_LINES) -> Excerpt | Non
     return Excerpt(tuple(lines), above, sources_of(found[0])) if lines else None
 
 
-def memory_of(incident: IncidentOpened, cells: int = 48) -> Memory | None:
-    """The course of its memory against its limit, if there were samples."""
+def course_of(incident: IncidentOpened) -> Course | None:
+    """The samples of its memory in order, if at least two were taken."""
     found = fields_of(incident, "memory-history")
     samples = found[1].get("samples") if found else None
-    if not isinstance(samples, list | tuple):
-        return None
-    course = [row for row in samples if isinstance(row, list | tuple) and len(row) == 3 and number_of(row[0]) is not None]
-    if len(course) < 2:
+    rows = (
+        [row for row in samples if isinstance(row, list | tuple) and len(row) == 3] if isinstance(samples, list | tuple) else []
+    )
+    points = []
+    for row in rows:
+        at_ns, resident, cgroup = number_of(row[0]), amount_of(row[1]), amount_of(row[2])
+        if at_ns is not None and (resident is not None or cgroup is not None):
+            points.append((at_ns, resident, cgroup))
+    if len(points) < 2:
         return None
     limits = fields_of(incident, "memory-limits")
     binding = limits[1].get("binding") if limits else None
-    limit = number_of(binding.get("limit_bytes")) if isinstance(binding, Mapping) else None
+    limit = amount_of(binding.get("limit_bytes")) if isinstance(binding, Mapping) else None
+    return Course(tuple(sorted(points, key=lambda point: point[0])), limit or None)
+
+
+def memory_of(incident: IncidentOpened, cells: int = 48) -> Memory | None:
+    """The course of its memory against its limit, if there were samples."""
+    course = course_of(incident)
+    if course is None:
+        return None
+    limit = course.limit_bytes
     # the limit binds the cgroup, so show the cgroup where a limit is drawn as the top
-    column = 2 if limit and any(number_of(row[2]) is not None for row in course) else 1
-    values = [number_of(row[column]) for row in course]
+    column = 2 if limit and any(point[2] is not None for point in course.points) else 1
+    values = [point[column] for point in course.points]
     known = [value for value in values if value is not None]
     if not known:
         return None
     whose = "its cgroup" if column == 2 else "resident"
-    length_ns = -(number_of(course[0][0]) or 0.0)
-    says = f"{whose}: {size(known[0])} to {size(known[-1])} in {span(length_ns)}"
+    says = f"{whose}: {size(known[0])} to {size(known[-1])} in {span(course.points[0][0])}"
     if limit:
         says += f"; full height is the limit, {size(limit)}"
     return Memory(sparkline(values, cells, limit), says)
@@ -281,8 +340,13 @@ def memory_of(incident: IncidentOpened, cells: int = 48) -> Memory | None:
 def timeline_of(incident: IncidentOpened) -> list[tuple[str, str]]:
     """(how long before or after the end, what happened), oldest first."""
     entries = sorted(incident.timeline, key=lambda entry: entry.offset_ns)
-    zero = "the end" if has_ended(incident) else "this look"
+    zero = zero_of(incident)
     return [(offset_words(entry.offset_ns, zero), safe(entry.says, 300)) for entry in entries]
+
+
+def zero_of(incident: IncidentOpened) -> str:
+    """The moment from which the time line counts."""
+    return "the end" if has_ended(incident) else "this look"
 
 
 def offset_words(offset_ns: int, zero: str = "the end") -> str:

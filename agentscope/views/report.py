@@ -134,7 +134,7 @@ def incident_page(
     yield indented(Text(page.identity_of(incident), style=QUIET))
     yield Text()
     yield pairs(page.facts_of(incident, when))
-    yield from proof_part(incident)
+    yield from proof_part(incident, details=details)
     yield from ruled_out_part(incident, details=details)
     yield from stacks_part(incident, width, details=details)
     yield from words_part(incident, details=details)
@@ -142,23 +142,29 @@ def incident_page(
     yield from listed("Time line", page.timeline_of(incident))
     if details:
         yield from fields_part(incident)
-    yield from advice_part(incident.advice, page.slug_of(incident))
+    yield from advice_part(incident.advice, "" if incident.cause == page.UNDETERMINED else page.slug_of(incident))
 
 
-def proof_part(incident: IncidentOpened) -> "Iterator[RenderableType]":
-    """Each fact with where it came from; decisive ones stand out."""
+def proof_part(incident: IncidentOpened, *, details: bool = False) -> "Iterator[RenderableType]":
+    """Each fact with where it came from, decisive ones standing out; then what was known besides, whose sources are details."""
     records = page.proof_of(incident)
-    yield section("Proof", "● decisive  ○ supporting  · context" if records else "")
-    for record in records:
+    proving = [record for record in records if record.weight != "context"]
+    yield section("Proof", "● decides it  ○ supports it" if proving else "")
+    for record in proving:
         style = STRONG if record.weight == "decisive" else ""
         yield bullet(page.MARKS[record.weight], safe(record.says, 400), page.sources_of(record), style)
-    if not records:
-        yield bullet("·", "no evidence could be had")
+    if not proving:
+        yield bullet("·", page.no_proof(incident))
     others = page.others_of(incident)
     if others:
         yield section("It may also be")
         for other in others:
             yield bullet("·", other)
+    beside = [record for record in records if record.weight == "context"]
+    if beside:
+        yield section("Also known", "true, but no proof")
+        for record in beside:
+            yield bullet("·", safe(record.says, 400), page.sources_of(record) if details else "")
 
 
 def ruled_out_part(incident: IncidentOpened, *, details: bool) -> "Iterator[RenderableType]":
@@ -227,7 +233,8 @@ def fields_part(incident: IncidentOpened) -> "Iterator[RenderableType]":
 
 def advice_part(advice: Sequence[str], slug: str = "") -> "Iterator[RenderableType]":
     """What to do, numbered, last on the page because that is where the eye is."""
-    yield section("What to do")
+    if advice or slug:
+        yield section("What to do")
     for number, step in enumerate(advice, start=1):
         yield bullet(f"{number}.", safe(step, 600))
     if slug:

@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 
+import msgspec
+
 from agentscope.model import IncidentClosed, IncidentOpened, RemedyFinished, RemedyStarted, Value
 from agentscope.views import safe
 from agentscope.views.board import Happened
@@ -29,6 +31,24 @@ class Story(Value, frozen=True):
     wall_ns: int | None
     acts: tuple[Act, ...] = ()
     closed: IncidentClosed | None = None
+
+
+def continued(story: Story, event: object) -> Story:
+    """The story with what came next."""
+    from agentscope.policy.standing import VALIDATE
+
+    if isinstance(event, RemedyStarted):
+        return msgspec.structs.replace(story, acts=(*story.acts, Act(started=event)))
+    if isinstance(event, IncidentClosed):
+        return msgspec.structs.replace(story, closed=event)
+    if isinstance(event, RemedyFinished):
+        field = "looked" if event.remedy == VALIDATE else "finished"
+        acts = tuple(
+            msgspec.structs.replace(act, **{field: event}) if act.started.attempt == event.attempt else act
+            for act in story.acts
+        )
+        return msgspec.structs.replace(story, acts=acts)
+    return story
 
 
 def done_lines(story: Story) -> list[str]:

@@ -162,10 +162,11 @@ def incident_words(happened: Happened, done: str = "") -> tuple[str, str]:
     incident = happened.incident
     slug = safe(incident.cause, 40)
     headline = safe(incident.headline, 300) or f"{safe(incident.agent.name, 80)} ended and nothing says why"
+    then = f" → {safe(done, 300)}" if done else ""
     doubt = "" if incident.confidence == "certain" else f" ({incident.confidence})"
     blame = f": {safe(incident.culprit, 300)}" if incident.culprit else ""
-    then = f" → {safe(done, 300)}" if done else ""
-    return f"{'[tool] ' if incident.scope == 'tool' else ''}{headline}", f"{slug}{doubt}{blame}{then}"
+    told = "cause not determined" if slug == incident.confidence else f"{slug}{doubt}{blame}"
+    return f"{'[tool] ' if incident.scope == 'tool' else ''}{headline}", f"{told}{then}"
 
 
 def incident_lines(happened: Happened, width: int, done: str = "") -> tuple[str, str]:

@@ -4,13 +4,18 @@ import datetime as dt
 import unicodedata
 from collections.abc import Sequence
 
+from agentscope import durations
+
 BARS = "▁▂▃▄▅▆▇█"
+EIGHTHS = "▏▎▍▌▋▊▉"
 GAP = "·"
 UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB")
-NS_PER_S = 1_000_000_000
+NS_PER_S = durations.NS_PER_S
+span = durations.span
 # For output that cannot carry the character: each is replaced by what an old terminal can draw.
 PLAIN = str.maketrans(
-    {"…": "...", "·": "-", "←": "<-", "→": "->", "│": "|", "─": "-", "●": "*", "○": "o", "✓": "+", "✗": "x", "▸": ">"}
+    dict.fromkeys(EIGHTHS, "#")
+    | {"…": "...", "·": "-", "←": "<-", "→": "->", "│": "|", "─": "-", "●": "*", "○": "o", "✓": "+", "✗": "x", "▸": ">"}
     | dict(zip(BARS, "_.:-=+*#", strict=True))
 )
 
@@ -30,23 +35,6 @@ def tight_size(count_bytes: float | None) -> str:
     """As "498M", for columns."""
     words = size(count_bytes).split(" ")
     return words[0] + words[1][0] if len(words) == 2 else words[0]
-
-
-def span(length_ns: float) -> str:
-    """As "250 ms", "12.4 s", "4 min 12 s", "3 h 05 min", "2 d 4 h"."""
-    seconds = abs(length_ns) / NS_PER_S
-    if seconds < 0.9995:
-        return f"{seconds * 1000:.0f} ms" if seconds >= 0.00995 else f"{seconds * 1000:.1f} ms"
-    if seconds < 59.95:
-        return f"{seconds:.1f} s"
-    minutes, rest_s = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest_s:02d} s" if rest_s else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours < 48:
-        return f"{hours} h {minutes:02d} min"
-    days, hours = divmod(hours, 24)
-    return f"{days} d {hours} h"
 
 
 def age(length_ns: float) -> str:
@@ -90,6 +78,39 @@ def sparkline(values: Sequence[float | None], cells: int, top: float | None = No
     return "".join(bars)
 
 
+def plot(values: Sequence[float | None], cells: int, lines: int, top: float | None = None) -> list[str]:
+    """The same over several lines, the highest first."""
+    bars = [share_of(values, cell, min(cells, len(values))) for cell in range(min(cells, len(values)))]
+    ceiling = max([*(bar for bar in bars if bar is not None), top or 0], default=0) or 1
+    eighths = [None if bar is None else max(1, min(8 * lines, round(8 * lines * bar / ceiling))) for bar in bars]
+    drawn = []
+    for line in range(lines - 1, -1, -1):
+        heights = [None if each is None else max(0, min(8, each - 8 * line)) for each in eighths]
+        drawn.append(
+            "".join((GAP if line == 0 else " ") if each is None else BARS[each - 1] if each else " " for each in heights)
+        )
+    return drawn
+
+
+def share_of(values: Sequence[float | None], cell: int, cells: int) -> float | None:
+    """The greatest of the values that one cell stands for; None where none is known."""
+    seen = [value for value in values[cell * len(values) // cells : (cell + 1) * len(values) // cells] if value is not None]
+    return max(seen, default=None)
+
+
+def gauge(share: float, cells: int) -> str:
+    """A bar that is full at 1: what is used in blocks to an eighth of a cell, the rest in points."""
+    eighths = max(0, min(8 * cells, round(8 * cells * share)))
+    full, part = divmod(eighths, 8)
+    return ("█" * full + (EIGHTHS[part - 1] if part else "")).ljust(cells, GAP)
+
+
+def tight_age(length_ns: float) -> str:
+    """As "43s", "12m", "3h", "2d", for columns."""
+    count, unit = age(length_ns).split(" ")
+    return count + unit[0]
+
+
 def cells_of(text: str) -> int:
     """Columns that the text takes on a terminal."""
     if text.isascii():
@@ -123,6 +144,24 @@ def cut(text: str, cells: int) -> str:
 def cut_front(text: str, cells: int) -> str:
     """The end of the text in at most `cells` columns: of a path, the end tells more."""
     return text if cells_of(text) <= cells else cut(text[::-1], cells)[::-1]
+
+
+def breaks_of(text: str, cells: int) -> list[int]:
+    """Where to break a text into lines of at most `cells` columns: at a space; within a longer word after a slash, or where it must be."""
+    breaks = []
+    begin = 0
+    while cells_of(text[begin:]) > cells:
+        end, used = begin, 0
+        while used + cell_width(text[end]) <= cells:
+            used += cell_width(text[end])
+            end += 1
+        if text[end] != " ":
+            end = text.rfind(" ", begin, end) + 1 or text.rfind("/", begin + 1, end) + 1 or max(end, begin + 1)
+        while end < len(text) and text[end] == " ":
+            end += 1
+        breaks.append(end)
+        begin = end
+    return breaks
 
 
 def fit(text: str, cells: int, *, right: bool = False) -> str:

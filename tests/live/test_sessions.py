@@ -49,11 +49,13 @@ class Run:
             (self.home / name).parent.mkdir(parents=True, exist_ok=True)
             (self.home / name).write_text(text.replace("{address}", address).replace("{work}", str(self.work)))
         self.home.mkdir(exist_ok=True)
+        (self.home / "tmp").mkdir()  # not every machine's /tmp may be written by all
         self.who = owner()
         if self.who:
             for path in (folder, *folder.rglob("*")):
                 os.chown(path, self.who["user"], self.who["group"])
         self.env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LANG": "C.UTF-8", "TERM": "xterm-256color"}
+        self.env["TMPDIR"] = str(self.home / "tmp")
         self.env |= {name: value.replace("{port}", line.split()[1]) for name, value in cli.env.items()}
         self.cage = Cage(MEMORY_MIB, nested=False)
         self.output = (folder / "output").open("w+b")

@@ -1,19 +1,33 @@
 """The terminal UI: agents above, incidents below, Enter for the proof. It folds events into a board and draws it, no more."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterable, Callable
+from typing import TYPE_CHECKING
 
 from agentscope.model import AnyEvent
+from agentscope.record import Envelope
+
+if TYPE_CHECKING:
+    from agentscope.views.tui.deeds import Deeds
 
 
-async def show(events: AsyncIterator[AnyEvent], *, title: str = "", replay: bool = False, engine: str = "") -> None:
-    """Run the terminal UI until the user quits; SIGTERM and SIGHUP end it too, with the terminal as it was.
+async def show(
+    events: AsyncIterable[AnyEvent | Envelope],
+    *,
+    title: str = "",
+    replay: bool = False,
+    engine: str = "",
+    deeds: "Callable[[], Deeds | None]" = lambda: None,
+) -> None:
+    """Run the terminal UI until the user quits; a signal that asks it to end does so too, with the terminal as it was.
+
+    Lines of the ledger among the events are from before we watched. `deeds` gives who does what a key asks for, once there is somebody.
 
     Raises:
         Exception: whatever `events` raised, once the terminal is restored and can show it.
     """
     from agentscope.views.tui.app import WatchApp
 
-    app = WatchApp(events, title=title, replay=replay, engine=engine)
+    app = WatchApp(events, title=title, replay=replay, engine=engine, deeds=deeds)
     # without mouse reporting the terminal's own selection works: evidence gets copied
     await app.run_async(mouse=False)
     if app.failure is not None:

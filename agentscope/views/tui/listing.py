@@ -35,6 +35,9 @@ class Listing(ScrollView, can_focus=True):
             super().__init__()
             self.entry = entry
 
+    class Moved(Message):
+        """Another entry is chosen."""
+
     def __init__(
         self,
         draw: Callable[[object, int, int], tuple[str, Style]],
@@ -50,6 +53,7 @@ class Listing(ScrollView, can_focus=True):
         self.entries: Sequence[object] = ()
         self.selected = 0
         self.touched = False
+        self.drawn: dict[int, object] = {}
 
     def show(self, entries: Sequence[object]) -> None:
         """Show these entries; who was selected stays selected, unless the user has never chosen."""
@@ -66,7 +70,13 @@ class Listing(ScrollView, can_focus=True):
         if self.virtual_size != Size(self.size.width, height):
             self.virtual_size = Size(self.size.width, height)
         self.reveal()
-        self.refresh()
+        self.refresh_changed()
+
+    def refresh_changed(self) -> None:
+        """Draw those lines of the screen again that are not as they were."""
+        for y in range(self.size.height):
+            if self.drawn.get(y) != self.line_at(y):
+                self.refresh(Region(0, y, self.size.width, 1))
 
     @property
     def current(self) -> object | None:
@@ -86,6 +96,7 @@ class Listing(ScrollView, can_focus=True):
             self.selected = max(0, min(len(self.entries) - 1, self.selected + steps))
             self.reveal()
             self.refresh()
+            self.post_message(self.Moved())
 
     def action_page(self, pages: int) -> None:
         """Move by a screenful."""
@@ -97,14 +108,21 @@ class Listing(ScrollView, can_focus=True):
             self.touched = True
             self.post_message(self.Opened(self.current))
 
-    def render_line(self, y: int) -> Strip:
-        """One line of the screen."""
+    def line_at(self, y: int) -> tuple[str, Style, int] | None:
+        """The text of one line of the screen with its style, for a width; None below the last entry."""
         width = self.scrollable_content_region.width
         index, line = divmod(y + self.scroll_offset.y, self.lines_each)
         if index >= len(self.entries):
-            return Strip.blank(width)
+            return None
         text, style = self.draw(self.entries[index], line, width - len(MARK))
         if index == self.selected and self.has_focus:
             style += REVERSE
-        mark = MARK if index == self.selected and line == 0 else NO_MARK
-        return Strip([Segment(mark + text, style)]).adjust_cell_length(width, style)
+        return (MARK if index == self.selected and line == 0 else NO_MARK) + text, style, width
+
+    def render_line(self, y: int) -> Strip:
+        """One line of the screen."""
+        self.drawn[y] = found = self.line_at(y)
+        if found is None:
+            return Strip.blank(self.scrollable_content_region.width)
+        text, style, width = found
+        return Strip([Segment(text, style)]).adjust_cell_length(width, style)

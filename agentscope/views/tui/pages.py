@@ -1,9 +1,9 @@
-"""Screens with text to read: one incident or agent, and the keys."""
+"""Screens with text to read, drawn anew when what they tell of changes; and one that asks."""
 
-from collections.abc import Callable, Iterator
-from typing import ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, ClassVar
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import VerticalScroll
@@ -13,39 +13,20 @@ from textual.widgets import Static
 
 from agentscope.views.wording import cut
 
-Parts = Callable[[int, bool], Iterator[RenderableType]]
-
-KEYS = """\
-In the lists
-  Up Down, k j        choose         PgUp PgDn Home End   far
-  Tab                 agents or incidents
-  Enter               open what is chosen, with its proof
-  d                   the same with every field and frame
-  /                   filter by any words: name, pid, cause
-  Esc                 forget the filter
-In a page
-  Up Down PgUp PgDn   read
-  d                   more or less detail
-  Esc                 back
-Anywhere
-  ?  this page        q  quit        Ctrl+Z  to the shell, fg back
-
-Words
-  agent     a watched process with its children
-  incident  one unplanned end, or hang, of one agent
-  tool      a child doing a job: its death is never blamed on
-            the agent
-  24H       deaths of this agent in the last 24 hours
-
-To keep what you see: agentscope show ID, agentscope incidents"""
+if TYPE_CHECKING:
+    from agentscope.views.board import Happened, Row
+    from agentscope.views.tui.parts import Parts
 
 
 class Page(Screen[None]):
-    """Text to scroll. `parts(width, details)` gives what rich can draw, made anew for another width."""
+    """Text to scroll. `parts(width, details)` gives what rich can draw, made anew for another width.
+
+    `subject` is whom it is about, for the keys; `stamp` tells by a change that there is something new to draw.
+    """
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape,backspace,left", "app.pop_screen", show=False),
-        Binding("d", "details", show=False),
+        Binding("m", "details", show=False),
         Binding("down,j", "scroll('down')", show=False),
         Binding("up,k", "scroll('up')", show=False),
         Binding("pagedown,space", "scroll('page_down')", show=False),
@@ -54,10 +35,20 @@ class Page(Screen[None]):
         Binding("end,G", "scroll('end')", show=False),
     ]
 
-    def __init__(self, parts: Parts, *, details: bool = False) -> None:
+    def __init__(
+        self,
+        parts: "Parts",
+        *,
+        subject: "Happened | Row | None" = None,
+        details: bool = False,
+        stamp: Callable[[], object] = lambda: None,
+    ) -> None:
         super().__init__()
         self.parts = parts
+        self.subject = subject
         self.details = details
+        self.stamp = stamp
+        self.drawn_at: object = None
 
     def compose(self) -> ComposeResult:
         """The text and the line of keys."""
@@ -74,14 +65,33 @@ class Page(Screen[None]):
         """Draw for the new width."""
         self.draw()
 
+    def show(self, parts: "Parts") -> None:
+        """Other text, from its beginning."""
+        self.parts = parts
+        if self.is_mounted:
+            self.draw()
+
     def draw(self) -> None:
         """Lay the text out for the present width."""
+        self.drawn_at = self.stamp()
         width = max(20, self.app.size.width - 4)
         self.query_one("#text", Static).update(Group(*self.parts(width, self.details)))
-        less = "less" if self.details else "more"
-        self.query_one("#keys", Static).update(
-            cut(f"Esc back  d {less} detail  PgUp PgDn read  ? help  q quit", self.app.size.width)
-        )
+        self.say("")
+
+    def freshen(self) -> None:
+        """Draw again if there is something new."""
+        if self.is_mounted and self.stamp() != self.drawn_at:
+            self.draw()
+
+    def say(self, notice: str) -> None:
+        """The last line: a notice for a while, else the keys."""
+        if self.is_mounted:
+            self.query_one("#keys", Static).update(cut(notice or self.keys(), self.app.size.width))
+
+    def keys(self) -> str:
+        """What can be typed here."""
+        on = "d diagnose now  s stacks  r recover  e export  " if self.subject is not None else ""
+        return f"Esc back  m {'less' if self.details else 'more'}  {on}? help  q quit"
 
     def action_details(self) -> None:
         """More, or less."""
@@ -94,10 +104,20 @@ class Page(Screen[None]):
         getattr(page, f"scroll_{where}")(animate=False)
 
 
-def help_parts(_width: int, _details: bool) -> Iterator[RenderableType]:
-    """The keys and the words."""
-    from rich.text import Text
+class Question(Page):
+    """A page that asks before something is done: `yes` is called for the key y, and for no other."""
 
-    yield Text("agentscope: why did it die?", style="bold")
-    yield Text()
-    yield Text(KEYS, overflow="fold")
+    BINDINGS: ClassVar[list[BindingType]] = [Binding("y", "yes", show=False), Binding("n", "app.pop_screen", show=False)]
+
+    def __init__(self, parts: "Parts", yes: Callable[[], None]) -> None:
+        super().__init__(parts)
+        self.yes = yes
+
+    def action_yes(self) -> None:
+        """It was meant."""
+        self.app.pop_screen()
+        self.yes()
+
+    def keys(self) -> str:
+        """What can be typed here."""
+        return "y yes, do it  Esc no"
