@@ -8,6 +8,7 @@ pids.rst, cgroup-v2.rst, proc_pid_status(5), getrlimit(2).
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -40,12 +41,12 @@ Key = tuple[int, int]
 
 
 class Room(NamedTuple):
-    """A limit of memory, and what is used of it."""
+    """A limit of memory, and what is used of it: `path` is that of the cgroup whose limit it is; None: `where` says whose."""
 
     used: int
     limit: int
-    where: str
     path: str | None
+    where: str = ""
 
 
 def held_in(cgroup: CgroupMemory, root: Path = CGROUPS) -> int | None:
@@ -63,6 +64,13 @@ def held_in(cgroup: CgroupMemory, root: Path = CGROUPS) -> int | None:
         if name in counted and value.isdigit():
             counted[name] = int(value)
     return max(0, usage - max(0, counted[cache] - counted[shared]) - counted.get("slab_reclaimable", 0))
+
+
+def held_once(cgroup: CgroupMemory, held: dict[str, int | None]) -> int | None:
+    """The same, read once for all agents in it."""
+    if cgroup.path not in held:
+        held[cgroup.path] = held_in(cgroup)
+    return held[cgroup.path]
 
 
 def own_pages(pid: int) -> int:
@@ -176,15 +184,9 @@ class Ceilings:
         binding = self.pipeline.cache.binding.get(tree.agent.pid)
         limit = binding.limit_bytes if binding is not None else None
         if binding is not None and limit is not None and (asked.limit_bytes is None or limit <= asked.limit_bytes):
-            path = binding.path
-
-            def read() -> int | None:
-                if path not in held:
-                    held[path] = held_in(binding)
-                return held[path]
-
-            used = rss if max(rss, binding.usage_bytes or 0) < near * limit else self.exact(tree, rss, limit, read)
-            return None if used is None else Room(used, limit, f"of the limit of cgroup {plain(path)}", path)
+            far = max(rss, binding.usage_bytes or 0) < near * limit
+            held_bytes = rss if far else self.exact(tree, rss, limit, partial(held_once, binding, held))
+            return None if held_bytes is None else Room(held_bytes, limit, binding.path)
         if asked.limit_bytes is None and available is None:
             return None
         ceiling = asked.limit_bytes if asked.limit_bytes is not None else rss + (available or 0)
@@ -192,8 +194,8 @@ class Ceilings:
         if used is None:
             return None
         if asked.limit_bytes is not None:
-            return Room(used, ceiling, "of the limit that the config sets", None)
-        return Room(used, used + (available or 0), "of what the host can give", None)
+            return Room(used, ceiling, None, "of the limit that the config sets")
+        return Room(used, used + (available or 0), None, "of what the host can give")
 
     def exact(self, tree: Tree, rss: int, limit: int, read: Callable[[], int | None]) -> int | None:
         """What is used, read again after a few seconds or where the resident size has moved: a reading costs a tenth of a millisecond."""
@@ -286,6 +288,7 @@ def memory_told(tree: Tree, room: Room, warned: Warned, now: int) -> Pressure:
     """A warning of memory as the stream has it."""
     growth = warned.growth
     seconds = warned.seconds
+    where = room.where if room.path is None else f"of the limit of cgroup {plain(room.path)}"
     return Pressure(
         at_ns=now,
         agent_pid=tree.agent.pid,
@@ -294,7 +297,7 @@ def memory_told(tree: Tree, room: Room, warned: Warned, now: int) -> Pressure:
         used=warned.used,
         limit=warned.limit,
         share=round(warned.used / warned.limit, 4),
-        says=" ".join(memory_words(tree.agent.name, room.where, warned)),
+        says=" ".join(memory_words(tree.agent.name, where, warned)),
         slope_bytes_per_s=None if growth is None else round(growth.slope, 1),
         seconds_to_limit=None if seconds is None else round(seconds, 1),
         seconds_at_least=None if warned.at_least is None else round(warned.at_least, 1),
