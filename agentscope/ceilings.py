@@ -150,7 +150,7 @@ class Ceilings:
 
     def beat(self, rss: Mapping[int, int | None], now: int) -> None:
         """Memory and disk of every agent."""
-        trees = {(tree.agent.pid, tree.agent.start_ns): tree for tree in self.pipeline.incidents.trees}
+        trees = {tree.key: tree for tree in self.pipeline.incidents.trees}
         self.forget(trees)
         held: dict[str, int | None] = {}
         host: tuple[int | None, int | None] | None = None
@@ -199,7 +199,7 @@ class Ceilings:
 
     def exact(self, tree: Tree, rss: int, limit: int, read: Callable[[], int | None]) -> int | None:
         """What is used, read again after a few seconds or where the resident size has moved: a reading costs a tenth of a millisecond."""
-        key = (tree.agent.pid, tree.agent.start_ns)
+        key = tree.key
         now, (at_ns, was, used) = now_ns(), self.readings.get(key, (0, 0, 0))
         if now - at_ns < READ_EVERY_NS and abs(rss - was) < MOVED * limit:
             return max(0, used + rss - was)
@@ -255,7 +255,7 @@ class Ceilings:
 
     def tell(self, tree: Tree, counted: Counted, now: int) -> None:
         """A share that is counted and not reckoned: told once where it gets near, once where that is over."""
-        key = (tree.agent.pid, tree.agent.start_ns)
+        key = tree.key
         kind, which, used, limit, words, path = counted
         full, eased = SHARES[kind]
         level = self.levels.get((key, kind, which))

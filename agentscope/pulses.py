@@ -34,6 +34,7 @@ class Pulses:
         samples = self.sample_threads(trees)
         rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
         now = now_ns()
+        self.pipeline.cache.memory.add(now, rss)
         self.read_again(now)
         if samples is not None:
             self.sampled_ns = now
@@ -53,7 +54,7 @@ class Pulses:
         No patience needs more: it is at least ten of these pauses. Memory is read every second, whatever the number of threads.
         """
         known = self.vigil.agents
-        if now_ns() < self.threads_due_ns and all((tree.agent.pid, tree.agent.start_ns) in known for tree in trees):
+        if now_ns() < self.threads_due_ns and all(tree.key in known for tree in trees):
             return None
         samples = self.engine.sample()
         threads = sum(len(sample.threads) for sample in samples)
@@ -64,16 +65,9 @@ class Pulses:
 
     def tell_use(self, tree: Tree, rss: Mapping[int, int | None], now: int) -> None:
         """One agent's pulse; what its threads do is that of their last sample."""
-        cache = self.pipeline.cache
-        binding = cache.binding.get(tree.root.process.pid) if tree.root else None
-        known = []
-        for pid in tree.live:
-            if pid in rss:
-                rss_bytes = rss[pid]
-                cache.sample(pid, now, rss_bytes)
-                if rss_bytes is not None:
-                    known.append(rss_bytes)
-        waits = self.vigil.agents[(tree.agent.pid, tree.agent.start_ns)].waits
+        binding = self.pipeline.cache.binding.get(tree.root.process.pid) if tree.root else None
+        known = [rss_bytes for pid in tree.live if (rss_bytes := rss.get(pid)) is not None]
+        waits = self.vigil.agents[tree.key].waits
         self.pipeline.sink(  # no fold asks for it
             Pulse(
                 at_ns=now,

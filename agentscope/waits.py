@@ -107,7 +107,7 @@ class AgentWaits:
 def words_of_seconds(seconds: float) -> str:
     """A duration for a person."""
     if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
+        return f"{round(max(0, seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 

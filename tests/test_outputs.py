@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from agentscope.incidents import Incidents
-from agentscope.lastseen import HISTORY_KEPT, HISTORY_SPARE, LastSeenCache
+from agentscope.lastseen import HISTORY_KEPT, MemoryCourse
 from agentscope.model import Agent, AgentSeen, ProcessSample, ThreadSample
 from agentscope.outputs import EVERYBODY_NS, Outputs
 
@@ -81,13 +81,13 @@ def test_of_processes_that_are_gone_nothing_is_kept(outputs):
 
 
 def test_the_course_of_memory_is_the_last_ten_minutes():
-    """Oldest first, a sample that could not be had is None and not 0, and it never grows beyond its bound."""
-    cache = LastSeenCache(0)
-    assert cache.course(7) == ()
-    cache.sample(7, 1, None)
-    cache.sample(7, 2, 0)
-    assert [(each.at_ns, each.rss_bytes) for each in cache.course(7)] == [(1, None), (2, 0)]
+    """Oldest first, a sample that could not be had is None and not 0; of a pid that was used again only the later process's."""
+    course = MemoryCourse()
+    assert course.of(7, 0) == ()
     for second in range(2000):
-        cache.sample(7, second, second)
-        assert len(cache.memory[7]._numbers) < 2 * (HISTORY_KEPT + HISTORY_SPARE)
-    assert [each.rss_bytes for each in cache.course(7)] == list(range(2000 - HISTORY_KEPT, 2000))
+        course.add(second, {7: second, 8: None if second % 2 else 0} if second % 10 else {7: second})
+    assert [(each.at_ns, each.rss_bytes) for each in course.of(7, 0)] == [(n, n) for n in range(2000 - HISTORY_KEPT, 2000)]
+    assert [each.at_ns for each in course.of(7, 1990)] == list(range(1990, 2000))
+    assert [(each.at_ns, each.rss_bytes) for each in course.of(8, 1988)] == [
+        (n, None if n % 2 else 0) for n in range(1988, 2000) if n % 10
+    ]
