@@ -37,6 +37,7 @@ MOVED = 0.005  # of the limit
 NEAR_WARN = 0.1
 CGROUPS = Path("/sys/fs/cgroup")
 MOST_LEVELS = 16
+USUAL = MemoryConfig()
 Key = tuple[int, int]
 
 
@@ -175,7 +176,7 @@ class Ceilings:
     def asked_of(self, tree: Tree) -> MemoryConfig:
         """What the config asks for."""
         entry = self.config.agents.get(tree.agent.name)
-        return entry.memory if entry is not None and entry.memory is not None else MemoryConfig()
+        return entry.memory if entry is not None and entry.memory is not None else USUAL
 
     def room_of(self, tree: Tree, rss: int, held: dict[str, int | None], available: int | None) -> Room | None:
         """The tightest limit and what is used of it. Only near it is that read exactly; below, the resident size will do."""

@@ -12,9 +12,11 @@ from agentscope.sources import Engine
 from agentscope.vigil import Vigil
 
 PULSE_S = 1.0
-THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
-LONGEST_PAUSE_S = 3.0
-READS_AGAIN_A_SECOND = 2  # a hundred agents are read again within a minute, a few every second or two
+THREADS_A_SECOND = 250  # sampled; a thousand that all wake every second would else cost half a percent of a core
+LONGEST_PAUSE_S = 4.0
+PAUSES_IN_PATIENCE = 8
+READS_AGAIN_A_SECOND = 2  # a few agents are read again every second or two
+MANY = 60  # processes: of more only one a second, so that a hundred are read again within two minutes
 
 
 class Pulses:
@@ -49,16 +51,17 @@ class Pulses:
         return now
 
     def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
-        """All threads of all agents, where that is due: every second, but of many threads a third of a thousand a second.
+        """All threads of all agents, where that is due: every second, but of many threads a quarter of a thousand a second.
 
-        No patience needs more: it is at least ten of these pauses. Memory is read every second, whatever the number of threads.
+        No patience needs more: it is at least eight of these pauses. Memory is read every second, whatever the number of threads.
         """
         known = self.vigil.agents
         if now_ns() < self.threads_due_ns and all(tree.key in known for tree in trees):
             return None
         samples = self.engine.sample()
         threads = sum(len(sample.threads) for sample in samples)
-        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, self.vigil.waits.patience_s / 10, LONGEST_PAUSE_S))
+        patience_s = self.vigil.waits.patience_s
+        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, patience_s / PAUSES_IN_PATIENCE, LONGEST_PAUSE_S))
         self.threads_due_ns = now_ns() + int((pause_s - PULSE_S / 2) * 1e9)
         self.vigil.interval_s = pause_s
         return samples
@@ -98,7 +101,7 @@ class Pulses:
                 self.ceilings.looked(member, now)
             else:
                 again.append((kept.at_ns, member.process.pid))
-        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
+        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND if len(again) <= MANY else 1, again):
             member = self.pipeline.incidents.members[pid]
             cache.refresh(member.process, now)
             self.ceilings.looked(member, now)

@@ -176,6 +176,7 @@ class Recorder:
         self.boot_wall_ns = boot_wall_ns
         self.source = f"agentscope://{host or socket.gethostname()}/{boot_id}"
         self.prefix = boot_id[:8]
+        self.stamped: tuple[int, str] = (-1, "")  # the pulses of a second are all of one moment
         self.sequence = 0
         self.encoder = msgspec.json.Encoder()
 
@@ -186,12 +187,14 @@ class Recorder:
         if isinstance(event, Fault):
             event = msgspec.structs.replace(event, stack=None)
         self.sequence += 1
+        if event.at_ns != self.stamped[0]:
+            self.stamped = (event.at_ns, timestamp(self.boot_wall_ns + event.at_ns))
         envelope = Line(
             "1.0",
             f"{self.prefix}-{self.sequence}",
             self.source,
             TYPES_OF[type(event)],
-            timestamp(self.boot_wall_ns + event.at_ns),
+            self.stamped[1],
             subject_of(event) or msgspec.UNSET,
             f"{self.sequence:012d}",
             "application/json",
