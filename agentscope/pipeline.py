@@ -339,14 +339,16 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
     }
 
 
-def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagnosis) -> IncidentOpened | None:
-    """The incident of a hang, where a cause is at least likely or the owner's own probe says that it is not well; else None."""
+def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagnosis, asked: str = "") -> IncidentOpened | None:
+    """The incident of a hang: a cause is at least likely, or its owner's probe, or a person, `asked`, says that it is not well; or None."""
     seen = scene.examination
     sure = any(finding.confidence != "possible" for finding in diagnosis.findings)
     failing = seen.health is not None and seen.health.failing_since_ns is not None
     overdue = seen.progress is not None and seen.progress.overdue
     if not sure and not failing and not overdue:
-        return None
+        if not asked:
+            return None
+        diagnosis = msgspec.structs.replace(diagnosis, findings=())
     what = (
         seen.health.says
         if failing and seen.health
@@ -366,7 +368,7 @@ def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagno
         "engine": scene.engine,
         "detected_in_ms": round(max(0, now_ns() - seen.at_ns) / 1e6, 3),
     }
-    unexplained = f"{scene.process.comm or 'the agent'} is not well ({what}), and nothing that was seen explains it"
+    unexplained = asked or f"{scene.process.comm or 'the agent'} is not well ({what}), and nothing that was seen explains it"
     return msgspec.convert(
         fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
     )
