@@ -154,11 +154,7 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
 @click.option(
-    "--speed",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    metavar="TIMES",
-    help="Play it so many times as fast; 0 shows its end at once [1].",
+    "--speed", type=click.FloatRange(min=0), default=1.0, metavar="TIMES", help="Play it so many times as fast; 0: its end [1]."
 )
 def watch(  # noqa: PLR0917 - click gives them by name
     once: bool,
