@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
 TRACEFS := /sys/kernel/tracing
 
-.PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema man record wheel clean
+.PHONY: help setup watch test bench fuzz test-kernels probes lint types schema man record wheel clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,9 +23,6 @@ test: setup $(VENV)/.ready-dev ## lint, types, layers, unit, replay and live ker
 .PHONY: checked
 checked: lint types
 	$(BIN)/python -m pytest tests
-
-demo: setup ## start bounded sample agents that die by OOM, segfault and exception, and print each verdict (needs root)
-	@tests/in-lab fixtures/demo.sh $(BIN)/agentscope
 
 bench: setup $(VENV)/.ready-dev ## measure against the budgets of the design, as ratios (needs root, about ten minutes)
 	@tests/in-lab $(BIN)/python -m tests.bench

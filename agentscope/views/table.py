@@ -22,7 +22,7 @@ HOW_FOUND = (
 TO_TYPE = (
     ("sudo agentscope run -- CMD", "start CMD and watch it"),
     ("sudo agentscope watch --pid N", "watch a process that runs"),
-    ("make demo", "see how deaths are told"),
+    ("sudo agentscope drill oom", "see how a death is told"),
 )
 
 
