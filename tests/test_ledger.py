@@ -219,7 +219,7 @@ def test_writers_share_one_chain(tmp_path):
     assert [writer.wait(60) for writer in writers] == [0, 0, 0, 0]
     ledger.close(20)
     found = is_whole(state)
-    assert found.segments > 3
+    assert found.segments > 1  # how often depends on the batches: a writer that waited long appends all it has at once
     assert found.unsigned == ()
     by_name: dict[str, list[int]] = {}
     for envelope in Ledger(state).read():
