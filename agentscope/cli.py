@@ -128,8 +128,11 @@ def main() -> None:
 @main.command()
 @target_options
 @resume_option
+@click.option(
+    "--to", multiple=True, metavar="URL", help="Send it there, not to standard output (-): file:, unix:, journal:, https: …"
+)
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any) -> int:
+def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str, ...], for_s: float | None, engine: str, **targets: Any) -> int:  # noqa: PLR0917 - click gives them by name # fmt: skip
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
@@ -137,8 +140,8 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
     from agentscope.session import stream_events
     from agentscope.state import state_dir as state_dir_of
 
-    wanted = wanted_of(**targets)
-    return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
+    terms = Terms(hang_after, state_dir_of(state_dir), resume)
+    return asyncio.run(stream_events(wanted_of(**targets), engine, terms, for_s, to))
 
 
 @main.command()
