@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
@@ -98,7 +97,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        around = Around(Recorder(boot_id(), boot_wall_ns(), run=token_hex(4)), terms.state, complain)
+        around = Around(Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex()), terms.state, complain)
         tee = open_tee(chosen, around)
         pipeline = Pipeline(tee.write, engine, Ledger(terms.state, wanted.ledger))
         live = Live(pipeline, wanted, engine, kernel_log, terms)

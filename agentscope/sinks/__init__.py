@@ -81,6 +81,11 @@ def schemes() -> dict[str, ModuleType]:
     return {scheme: module for module in modules() for scheme in module.SCHEMES}
 
 
+def module_of(scheme: str) -> ModuleType | None:
+    """The sink of this scheme, or None. The usual one is found without loading the others."""
+    return importlib.import_module(f"{__name__}.stdout") if scheme == "-" else schemes().get(scheme)
+
+
 @cache
 def modules() -> Sequence[ModuleType]:
     """The files of this folder that are sinks."""
@@ -107,7 +112,7 @@ def chosen_of(wrong: str, name: str, table: dict[str, Any]) -> Chosen:
     if not isinstance(to, str) or not to.isprintable() or not 0 < len(to) <= URL_LIMIT:
         raise BadInput(wrong, "it does not say where to", f'to = "…", one of {examples()}')
     scheme = to.partition(":")[0]
-    module = schemes().get(scheme)
+    module = module_of(scheme)
     if module is None:
         raise BadInput(wrong, f"{to!r} begins with nothing that is known", examples())
     try:
@@ -173,5 +178,7 @@ def open_sink(chosen: Chosen, around: Around) -> Sink:
     Raises:
         UsageError: it can never work as it was asked for: a folder that is not there, an address that is taken, a library that is missing.
     """
-    opened: Sink = schemes()[chosen.scheme].opened(chosen, around)
+    module = module_of(chosen.scheme)
+    assert module is not None, "it was checked"
+    opened: Sink = module.opened(chosen, around)
     return opened
