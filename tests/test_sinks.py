@@ -206,10 +206,12 @@ async def test_what_was_dropped_is_told_in_its_place(tmp_path):
     for number in range(500):
         outlet.take(given.recorder.line(lost(number)))
     assert outlet.lost_count > 300
+    assert await until(lambda: given.say)
     shop.open = True
     assert await outlet.flush(20)
     outlet.take(given.recorder.line(SEEN))
     assert await outlet.flush(20)
+    assert await until(lambda: len(given.say) == 2)
     lines = lines_of(b"".join(line.encoded for line in shop.got))
     came, told = accounted(lines, "sink shop")
     assert came + told == 501

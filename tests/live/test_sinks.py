@@ -65,7 +65,7 @@ async def main():
     assert (came + told, told) == (1001, sink.lost_count), (came, told)
     numbers = [int(line["sequence"]) for line in lines]
     assert numbers == sorted(set(numbers))
-    assert said[-1].endswith("takes the stream"), said
+    assert await until(lambda: said[-1].endswith("takes the stream")), said
 
 asyncio.run(main())
 """
