@@ -10,6 +10,7 @@ import click
 
 from agentscope import __version__
 from agentscope.errors import AgentscopeError, ExitStatus, UsageError
+from agentscope.metrics import metrics
 from agentscope.printing import silence, write_out
 from agentscope.service import service
 
@@ -65,15 +66,11 @@ def target_options(command: Command) -> Command:
 
 
 def resume_option(command: Command) -> Command:
-    """The option that says whether recovery goes on with what is open in the ledger. It does, unless told otherwise.
-
-    Not to go on would leave an agent dead whose recovery was only interrupted by our own end, or an act without its outcome.
-    """
-    return click.option(
-        "--resume/--no-resume",
-        default=True,
-        help="Go on with recoveries that the ledger still has open [yes].",
-    )(command)
+    """Whether recovery goes on with what is open in the ledger: else an agent whose recovery our own end interrupted stays dead."""
+    option = click.option(
+        "--resume/--no-resume", default=True, help="Go on with recoveries that the ledger still has open [yes]."
+    )
+    return option(command)
 
 
 def patience_option(command: Command) -> Command:
@@ -112,7 +109,10 @@ def wanted_of(
     return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, commands={"service": service})
+@click.group(
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    commands={"service": service, "metrics": metrics},
+)
 @click.version_option(__version__, prog_name="agentscope")
 def main() -> None:
     """Tells why a long-running process died, with proof from the kernel.

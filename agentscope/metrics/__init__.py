@@ -1,0 +1,29 @@
+"""What goes with the figures of the sink `prometheus`: alert rules, and a dashboard for Grafana. Both are files that are shipped."""
+
+from pathlib import Path
+
+import click
+
+RULES = Path(__file__).with_name("agentscope.rules.yml")
+DASHBOARD = Path(__file__).with_name("agentscope.dashboard.json")
+
+
+@click.group()
+def metrics() -> None:
+    """Print the alert rules or the dashboard for the figures that `--to prometheus:HOST:PORT` serves."""
+
+
+@metrics.command()
+def rules() -> None:
+    """Print alert rules for Prometheus.
+
+    \b
+    agentscope metrics rules | sudo tee /etc/prometheus/agentscope.rules.yml
+    """  # noqa: D301 - \b is click's mark for "keep these lines"
+    click.echo(RULES.read_text("utf-8"), nl=False)
+
+
+@metrics.command()
+def dashboard() -> None:
+    """Print a dashboard for Grafana, to be imported there."""
+    click.echo(DASHBOARD.read_text("utf-8"), nl=False)
