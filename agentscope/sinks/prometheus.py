@@ -94,7 +94,7 @@ class Metrics:
     def __init__(self) -> None:
         import prometheus_client as prometheus
 
-        prometheus.disable_created_metrics()  # as many lines again, which Prometheus does not use
+        prometheus.disable_created_metrics()  # type: ignore[no-untyped-call] # as many lines again, which Prometheus does not use
         self.registry = prometheus.CollectorRegistry()
         self.figures = Figures()
         self.counters = {
