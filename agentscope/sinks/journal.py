@@ -13,31 +13,17 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from agentscope.errors import BadInput, UsageError
-from agentscope.examination.proc import plain
-from agentscope.model import (
-    AgentGone,
-    AgentSeen,
-    AnyEvent,
-    IncidentClosed,
-    IncidentOpened,
-    Lost,
-    Pressure,
-    Ready,
-    RemedyFinished,
-    RemedyStarted,
-)
-from agentscope.record import Line, redact
+from agentscope.record import Line
 from agentscope.sinks import Around, Chosen, Options
 from agentscope.sinks._outlet import NotTaken, Outlet
+from agentscope.sinks._words import facts_of, said_of, shown
 
 SCHEMES = ("journal",)
 EXAMPLE = "journal:"
 USUAL = ("ready", "agent", "incident", "remedy", "pressure", "lost")
 SOCKET = Path("/run/systemd/journal/socket")
 NAMESPACE = uuid.UUID("6f3c2f4e-6d6b-4a57-9a53-0d7f4d4f8a11")  # of our message ids: one a type, by its name
-FIELD_LIMIT = 2000
 SEND_S = 2.0
-CRITICAL, ERROR, WARNING, NOTICE, INFO, DEBUG = 2, 3, 4, 5, 6, 7  # syslog(3)
 
 
 def checked(wrong: str, to: str, options: Options) -> None:  # noqa: ARG001 - it has none
@@ -128,64 +114,9 @@ def fields_of(line: Line) -> Iterable[bytes]:
     yield whole(b"AGENTSCOPE_EVENT", line.encoded.rstrip(b"\n"))
 
 
-def said_of(event: AnyEvent) -> tuple[str, int]:
-    """What a person reads, and how urgent it is."""
-    match event:
-        case IncidentOpened():
-            urgent = CRITICAL if event.scope == "agent" else ERROR
-            return f"{event.agent.name} (pid {event.process.pid}): {event.headline}", urgent
-        case IncidentClosed():
-            return f"{event.agent.name}: {event.outcome}", WARNING if event.held is False else NOTICE
-        case RemedyStarted():
-            return f"{event.agent.name}: {event.act} (attempt {event.attempt})", NOTICE
-        case RemedyFinished():
-            failed = event.outcome != "done"
-            return f"{event.agent.name}: {event.remedy} {event.outcome}: {event.says}", WARNING if failed else NOTICE
-        case Pressure():
-            return event.says, INFO if event.eased else WARNING
-        case Lost():
-            return f"{event.source} lost {event.count}{f': {event.says}' if event.says else ''}", WARNING
-        case AgentSeen():
-            return f"{event.agent.name} (pid {event.agent.pid}) is watched: {event.because}", INFO
-        case AgentGone():
-            return f"{event.agent.name} (pid {event.agent.pid}) is gone: {event.says}", INFO
-        case Ready():
-            return f"agentscope {event.version} is ready, engine {event.engine}", INFO
-    kind = str(type(event).__struct_config__.tag)
-    about = getattr(event, "agent_pid", None) or getattr(event, "pid", None)
-    return f"{kind.removeprefix('agentscope.')}{f' of pid {about}' if about else ''}", DEBUG
-
-
-def facts_of(event: AnyEvent) -> dict[str, object]:
-    """What an entry can be found by, named as in the environment of a hook."""
-    agent = getattr(event, "agent", None)
-    found: dict[str, object] = {
-        "INCIDENT": getattr(event, "incident", None),
-        "AGENT": agent.name if agent else None,
-        "AGENT_PID": agent.pid if agent else getattr(event, "agent_pid", None),
-        "UNIT": agent.unit if agent else None,
-        "CONTAINER": agent.container if agent else None,
-        "PID": getattr(event, "pid", None),
-    }
-    match event:
-        case IncidentOpened():
-            found |= {
-                "PID": event.process.pid, "SCOPE": event.scope, "CAUSE": event.cause, "SUBTYPE": event.subtype,
-                "CONFIDENCE": event.confidence, "HEADLINE": event.headline, "CULPRIT": event.culprit,
-                "SIGNAL": event.exit.signal, "EXIT_CODE": event.exit.code, "ENGINE": event.engine,
-            }  # fmt: skip
-        case RemedyStarted() | RemedyFinished():
-            found |= {"REMEDY": event.remedy, "ATTEMPT": event.attempt, "OUTCOME": getattr(event, "outcome", None)}
-        case IncidentClosed():
-            found |= {"OUTCOME": event.outcome, "HELD": event.held}
-        case Lost():
-            found |= {"SOURCE": event.source, "COUNT": event.count}
-    return found
-
-
 def field(name: str, value: str) -> bytes:
     """One field of text that a process may have chosen: without secrets, bounded."""
-    return whole(name.encode(), redact(plain(value, FIELD_LIMIT)).encode("utf-8", "replace"))
+    return whole(name.encode(), shown(value).encode("utf-8", "replace"))
 
 
 def whole(name: bytes, raw: bytes) -> bytes:
