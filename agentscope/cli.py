@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,10 +10,9 @@ import click
 from agentscope import __version__
 from agentscope.errors import AgentscopeError, ExitStatus, UsageError
 from agentscope.metrics import metrics
+from agentscope.options import patience_option, resume_option, shared_options, target_options, wanted_of
 from agentscope.printing import silence, write_out
 from agentscope.service import service
-
-Command = Callable[..., Any]
 
 
 def run_command(arguments: list[str]) -> int:
@@ -40,73 +38,6 @@ def run_command(arguments: list[str]) -> int:
         silence(sys.stdout)
         return ExitStatus.NOT_PERMITTED if isinstance(error, PermissionError) else ExitStatus.CANNOT_WRITE
     return int(status or 0)
-
-
-def shared_options(command: Command) -> Command:
-    """Options that every command takes."""
-    state = click.option(
-        "--state-dir", metavar="DIR", envvar="AGENTSCOPE_STATE_DIR", help="Where incidents are recorded [/var/lib/agentscope]."
-    )
-    return state(command)
-
-
-def target_options(command: Command) -> Command:
-    """Options that say what to watch."""
-    options = [
-        click.option("--pid", "pids", multiple=True, metavar="N", help="Watch this process and its descendants."),
-        click.option("--name", "names", multiple=True, metavar="REGEX", help="Watch processes by name, running or started later."),
-        click.option("--unit", "units", multiple=True, metavar="NAME", help="Watch a systemd unit."),
-        click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
-        click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
-        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return shared_options(patience_option(command))
-
-
-def resume_option(command: Command) -> Command:
-    """Whether recovery goes on with what is open in the ledger: else an agent whose recovery our own end interrupted stays dead."""
-    option = click.option(
-        "--resume/--no-resume", default=True, help="Go on with recoveries that the ledger still has open [yes]."
-    )
-    return option(command)
-
-
-def patience_option(command: Command) -> Command:
-    """The option that says how patient to be."""
-    return click.option(
-        "--hang-after",
-        type=click.FloatRange(min=1),
-        default=30.0,
-        metavar="SECONDS",
-        help="How long something may be outstanding before it can be called a hang [30].",
-    )(command)
-
-
-def wanted_of(
-    pids: tuple[str, ...], names: tuple[str, ...], units: tuple[str, ...], cgroups: tuple[str, ...], config: str | None
-) -> Any:
-    """What the options ask for, as a Config; nothing asked means agents known by signature.
-
-    Raises:
-        NoSuchProcess, UsageError, BadInput: one of them cannot be watched.
-    """
-    import msgspec
-
-    from agentscope.agents import Target, check_pid
-    from agentscope.config import Config, read_config
-
-    chosen = [Target(kind="pid", value=str(check_pid(pid))) for pid in pids]
-    chosen += [Target(kind="name", value=name) for name in names]
-    chosen += [Target(kind="unit", value=unit) for unit in units]
-    chosen += [Target(kind="cgroup", value=cgroup) for cgroup in cgroups]
-    read = read_config(config) if config else Config()
-    chosen += read.targets
-    for target in chosen:
-        if target.kind in {"name", "command"}:
-            target.pattern()
-    return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
 
 
 @click.group(
@@ -150,6 +81,9 @@ def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
 @click.option(
+    "--fleet", metavar="URL", envvar="AGENTSCOPE_FLEET", help="Show all hosts that publish to nats://HOST:PORT, not this one."
+)
+@click.option(
     "--speed",
     type=click.FloatRange(min=0),
     default=1.0,
@@ -159,6 +93,7 @@ def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str
 def watch(  # noqa: PLR0917 - click gives them by name
     once: bool,
     recording: str | None,
+    fleet: str | None,
     speed: float,
     state_dir: str | None,
     engine: str,
@@ -169,6 +104,13 @@ def watch(  # noqa: PLR0917 - click gives them by name
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
     from agentscope.views.tui import can_show
 
+    if fleet is not None and not recording:
+        from agentscope.fleet.watching import fleet_screen, print_fleet
+
+        if can_show() and not once:
+            return fleet_screen(fleet)
+        write_out(print_fleet(fleet))
+        return ExitStatus.HEALTHY
     if once or not can_show():
         from agentscope.replaying import recorded_events
         from agentscope.session import print_table

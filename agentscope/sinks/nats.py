@@ -37,6 +37,7 @@ KEPT_S = 30 * 86400
 SAME_WITHIN_S = 600  # how long the server knows an id; whoever reads knows them for longer
 ANSWER_S = 5.0
 CONNECT_S = 3
+PAUSE_S = 0.2
 AT_ONCE = 256
 LONGEST_PAUSE_S = 5.0
 HEADERS_BYTES = 1024
@@ -105,14 +106,25 @@ async def connect(url: str, credentials: str | None = None) -> "Client":
         nats.errors.Error, OSError, TimeoutError: there is none.
     """
     import nats
+    from nats.errors import Error, NoServersError
 
-    async def ignore(_: Exception) -> None:
-        """Whoever waits for an answer is told, and nobody else."""
+    heard: list[Exception] = []
+
+    async def hear(error: Exception) -> None:
+        """Whoever waits for an answer is told; while nobody does yet, it says why there is no connection."""
+        heard[:] = [error]
 
     more: dict[str, Any] = {} if credentials is None else {"user_credentials": credentials}
-    return await nats.connect(
-        url, allow_reconnect=False, connect_timeout=CONNECT_S, ping_interval=20, error_cb=ignore, name="agentscope", **more
-    )  # fmt: skip
+    try:
+        return await nats.connect(
+            url, allow_reconnect=False, max_reconnect_attempts=1, reconnect_time_wait=PAUSE_S, connect_timeout=CONNECT_S,
+            ping_interval=20, error_cb=hear, name="agentscope", **more,
+        )  # fmt: skip
+    except NoServersError:
+        for error in heard:
+            if isinstance(error, (Error, OSError, TimeoutError)):
+                raise error from None
+        raise
 
 
 async def stream_of(connection: "Client") -> "JetStreamContext":
