@@ -6,6 +6,8 @@ import json
 import os
 import socket
 import stat
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -488,3 +490,28 @@ def test_a_hostile_name_makes_no_field_of_its_own(tmp_path):
             for name in names
         )
         assert b"\x1b" not in entry
+
+
+# --- what it costs those who do not use it -----------------------------------------------------------------------------------
+
+
+def test_extras_are_loaded_by_those_who_ask_for_them():
+    """Every sink can be named, and the stream be written, without loading a library of an extra, or HTTP."""
+    heavy = "{'prometheus_client', 'opentelemetry', 'nats', 'requests', 'httpx', 'google'}"
+    code = (
+        "import sys, agentscope.session, agentscope.live, agentscope.fleet.watching\nfrom agentscope.sinks import schemes, typed_sinks\n"
+        "schemes(); typed_sinks([module.EXAMPLE for module in set(schemes().values()) if module.SCHEMES != ('-',)])\n"
+        f"print(sorted({{name.partition('.')[0] for name in sys.modules}} & {heavy}))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "[]"
+
+
+def test_standard_output_alone_loads_no_other_sink():
+    """`events` without a sink starts as fast as it did before there were any."""
+    code = (
+        "import sys\nfrom agentscope.sinks import typed_sinks\nimport agentscope.session\ntyped_sinks(['-'])\n"
+        "print(sorted(name for name in sys.modules if name.startswith('agentscope.sinks.')))"
+    )
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "['agentscope.sinks._tee', 'agentscope.sinks.stdout']"
