@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
 TRACEFS := /sys/kernel/tracing
 
-.PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema record wheel clean
+.PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema man record wheel clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -48,6 +48,10 @@ types: $(VENV)/.ready-dev ## strict types
 
 schema: setup ## write the JSON Schema of the stream anew
 	$(BIN)/agentscope schema > agentscope/stream.schema.json
+
+man: $(VENV)/.ready-dev ## write the manual pages anew from the commands' own help
+	rm -rf man/man1 && mkdir man/man1
+	$(BIN)/python man/pages.py man/man1
 
 record: setup $(VENV)/.ready-dev ## record the fixtures anew from real crashes (needs root)
 	@tests/in-lab $(BIN)/python -m pytest tests/live --record

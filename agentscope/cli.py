@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from agentscope import __version__
+from agentscope.completion import cause_names, completion, drill_names
 from agentscope.errors import AgentscopeError, ExitStatus, UsageError
 from agentscope.metrics import metrics
 from agentscope.options import patience_option, resume_option, shared_options, target_options, wanted_of
@@ -41,22 +42,25 @@ def run_command(arguments: list[str]) -> int:
 
 
 @click.group(
+    short_help="explain agents that die or hang, bring them back",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    commands={"service": service, "metrics": metrics},
+    commands=[service, completion, metrics],
 )
 @click.version_option(__version__, prog_name="agentscope")
 def main() -> None:
-    """Tells why a long-running process died, with proof from the kernel.
+    """Tells why an agent died or hangs, with proof from the kernel, and brings it back.
 
     \b
     sudo agentscope watch --name my_agent.py      a screen of what runs and what died
     sudo agentscope run -- python my_agent.py     start it, and explain its end
     agentscope diagnose 4711                      one report, of the living or the dead
+    agentscope check 4711                         what it would die of, before it does
+    sudo agentscope drill oom                     a sample agent dies, and you see what is said
     agentscope doctor                             what works on this machine
     """  # noqa: D301 - \b is click's mark for "keep these lines"
 
 
-@main.command()
+@main.command(short_help="Print what happens as NDJSON, one a line")
 @target_options
 @resume_option
 @click.option(
@@ -75,7 +79,7 @@ def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str
     return asyncio.run(stream_events(wanted_of(**targets), engine, terms, for_s, to))
 
 
-@main.command()
+@main.command(short_help="A screen of agents and of what became of them")
 @target_options
 @resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
@@ -125,7 +129,10 @@ def watch(  # noqa: PLR0917 - click gives them by name
     return watch_screen(Watching(wanted_of(**targets), engine, hang_after, state_dir, resume=resume))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@main.command(
+    short_help="Start a command, explain its end, bring it back",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--name", help="Name of the agent in what is told, and in the config.")
 @click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
 @click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
@@ -156,7 +163,7 @@ def run(  # noqa: PLR0917 - click gives them by name
     return run_child(command, name, engine, Terms(hang_after, state_dir_of(state_dir)), wanted)
 
 
-@main.command()
+@main.command(short_help="Explain one process: alive, hung or dead")
 @click.argument("who", required=False, metavar="PID|NAME|UNIT")
 @click.option("--log", "log", metavar="FILE", help="Read kernel or program output from FILE, or - for standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same facts as JSON.")
@@ -182,7 +189,7 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
     return status
 
 
-@main.command()
+@main.command(short_help="Audit a living process for what kills agents")
 @click.argument("who", metavar="PID|NAME|UNIT")
 @click.option("--config", metavar="FILE", help="Take its health check, lock file and recovery from a config file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the points as JSON.")
@@ -199,7 +206,7 @@ def check(who: str, config: str | None, as_json: bool, state_dir: str | None) ->
     return status
 
 
-@main.command()
+@main.command(short_help="Judge a recording again")
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print the replayed lines instead of reports.")
 @shared_options
@@ -214,8 +221,8 @@ def replay(file: str, as_json: bool, state_dir: str | None) -> int:  # noqa: ARG
     return ExitStatus.BAD_INPUT if problems else ExitStatus.HEALTHY
 
 
-@main.command()
-@click.argument("cause", required=False)
+@main.command(short_help="A cause in plain words")
+@click.argument("cause", required=False, shell_complete=cause_names)
 def explain(cause: str | None) -> int:
     """Explain a cause in plain words, such as oom/cgroup; without one, list them all."""
     from agentscope.causes import causes
@@ -234,7 +241,7 @@ def explain(cause: str | None) -> int:
     return ExitStatus.HEALTHY
 
 
-@main.command()
+@main.command(short_help="What works on this machine, and what does not")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @shared_options
 def doctor(as_json: bool, state_dir: str | None) -> int:
@@ -254,7 +261,7 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
     return ExitStatus.HEALTHY if engine.ok else ExitStatus.UNAVAILABLE
 
 
-@main.command()
+@main.command(short_help="What died, and what was done about it")
 @click.option("--since", metavar="DURATION", help="Only what happened in the last 30m, 24h or 7d.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them."
@@ -272,7 +279,7 @@ def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
     return ExitStatus.HEALTHY
 
 
-@main.command()
+@main.command(short_help="One incident on record, as text or as a page")
 @click.argument("incident", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
 @click.option("--html", "page", metavar="FILE", help="Write it as one page to attach to a ticket; - is standard output.")
@@ -287,12 +294,12 @@ def show(incident: str, as_json: bool, page: str | None, state_dir: str | None) 
     return ExitStatus.HEALTHY
 
 
-@main.group()
+@main.group(short_help="Is the record of all that whole?")
 def ledger() -> None:
     """The record of incidents and of what was done: is it whole?"""
 
 
-@ledger.command()
+@ledger.command(short_help="Check that nothing is missing or changed")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @click.option("--config", metavar="FILE", help="Look for anchors where the [ledger] table of this file puts them, too.")
 @click.option("--anchors", metavar="FILE", help="Compare with these anchored heads, one a line, too.")
@@ -324,14 +331,7 @@ def schema() -> int:
     return ExitStatus.HEALTHY
 
 
-def drill_names(*_: object) -> list[str]:
-    """The drills that there are, for the shell to complete."""
-    from agentscope.drills import kinds
-
-    return list(kinds())
-
-
-@main.command()
+@main.command(short_help="Have a sample agent die, to see what is said")
 @click.argument("kind", metavar="oom|hang|segfault|drift|exception", shell_complete=drill_names)
 @click.option("--diagnose/--no-diagnose", default=None, help="Judge it here [if nobody else watches].")
 @shared_options

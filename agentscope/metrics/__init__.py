@@ -8,12 +8,12 @@ RULES = Path(__file__).with_name("agentscope.rules.yml")
 DASHBOARD = Path(__file__).with_name("agentscope.dashboard.json")
 
 
-@click.group()
+@click.group(short_help="Alert rules and a dashboard for Prometheus")
 def metrics() -> None:
     """Print the alert rules or the dashboard for the figures that `--to prometheus:HOST:PORT` serves."""
 
 
-@metrics.command()
+@metrics.command(short_help="Alert rules for Prometheus")
 def rules() -> None:
     """Print alert rules for Prometheus.
 
@@ -23,7 +23,7 @@ def rules() -> None:
     click.echo(RULES.read_text("utf-8"), nl=False)
 
 
-@metrics.command()
+@metrics.command(short_help="A dashboard for Grafana")
 def dashboard() -> None:
     """Print a dashboard for Grafana, to be imported there."""
     click.echo(DASHBOARD.read_text("utf-8"), nl=False)

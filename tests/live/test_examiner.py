@@ -197,14 +197,20 @@ def test_a_thread_that_rests_is_the_same_object(examiner: Examiner) -> None:
 
 def test_only_whom_one_asks_about(examiner: Examiner) -> None:
     """A sample has the processes asked for, also those of others; one that is gone is left out, and has no registers."""
+    parent = subprocess.Popen(["/bin/sh", "-c", "/bin/sleep 60 & echo $!; exec /bin/sleep 60"], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    other = int(parent.stdout.readline())
     child = subprocess.Popen(["/bin/sleep", "60"])
-    pids = [os.getpid(), os.getppid(), child.pid]
+    pids = [os.getpid(), other, child.pid]
     assert sorted(sample.pid for sample in examiner.sample(pids)) == sorted(pids)
     child.kill()
     child.wait()
     assert sorted(sample.pid for sample in examiner.sample(pids)) == sorted(pids[:2])
     assert examiner.registers(child.pid) == {}
     assert examiner.sample([]) == []
+    os.kill(other, signal.SIGKILL)
+    parent.kill()
+    parent.wait()
 
 
 def test_what_idles_is_the_same_process_for_the_engine_too(engine: CoreEngine) -> None:
