@@ -99,9 +99,9 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     try:
         around = Around(Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex()), terms.state, complain)
         tee = open_tee(chosen, around)
-        pipeline = Pipeline(tee.write, engine, Ledger(terms.state, wanted.ledger))
-        live = Live(pipeline, wanted, engine, kernel_log, terms)
-        with stop_on_signals() as stop:
+        with stop_on_signals() as stop, contextlib.closing(tee):
+            pipeline = Pipeline(tee.write, engine, Ledger(terms.state, wanted.ledger))
+            live = Live(pipeline, wanted, engine, kernel_log, terms)
             closed = tee.closed()
             if closed is not None:
                 closed.add_done_callback(lambda _: stop.set())
@@ -111,7 +111,6 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
             for name in await tee.flush(FLUSH_S):
                 if name != "stdout":
                     complain(f"not everything was sent to {name}")
-            tee.close()
             if closed is not None and closed.done():
                 closed.result()
     finally:
@@ -124,7 +123,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
 def complain(says: str) -> None:
     """Tell the owner on standard error, which is the journal of a service."""
     with contextlib.suppress(OSError):
-        sys.stderr.write(f"agentscope: {says}\n")
+        sys.stderr.write("".join(f"agentscope: {line}\n" for line in says.splitlines()))
         sys.stderr.flush()
 
 

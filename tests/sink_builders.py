@@ -3,6 +3,9 @@
 import asyncio
 import contextlib
 import json
+import os
+import shutil
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -10,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import pytest
 
 import agentscope
 from agentscope.model import AgentSeen, Lost
@@ -26,6 +30,15 @@ VALIDATORS = {
     kind["properties"]["type"]["const"]: jsonschema.Draft202012Validator({**kind, "$defs": SCHEMA["$defs"]})
     for kind in SCHEMA["oneOf"]
 }
+
+
+def nats_server() -> str:
+    """The program: Debian's, installed or unpacked by `make` where nothing starts it; else a skip."""
+    unpacked = Path(sys.prefix) / "nats" / "usr" / "sbin"
+    found = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin:{unpacked}")
+    if found is None:
+        pytest.skip("nats-server is not installed (Debian: apt-get install nats-server)")
+    return found
 
 
 class Said(list[str]):

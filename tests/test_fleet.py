@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 import socket
 import subprocess
@@ -23,20 +22,18 @@ from agentscope.sinks._outlet import NotTaken
 from agentscope.sinks._spool import Spool
 from agentscope.sinks._tee import Tee, open_tee
 from tests import samples
-from tests.sink_builders import Said, lost, until
+from tests.sink_builders import Said, lost, nats_server, until
 
 nats = pytest.importorskip("nats")
 HOSTS = 20
 EVENTS = 10_000
-SERVER = shutil.which("nats-server") or shutil.which("nats-server", path="/usr/sbin")
 
 
 class Server:
     """A nats-server with JetStream in a folder; it may be killed and started again."""
 
     def __init__(self, folder: Path) -> None:
-        if SERVER is None:
-            pytest.skip("nats-server is not installed (Debian: apt-get install nats-server)")
+        self.program = nats_server()
         self.folder = folder
         with socket.socket() as place:
             place.bind(("127.0.0.1", 0))
@@ -46,8 +43,7 @@ class Server:
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        assert SERVER is not None
-        words = [SERVER, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js")]
+        words = [self.program, "-a", "127.0.0.1", "-p", str(self.port), "-js", "-sd", str(self.folder / "js")]
         self.process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         limit = time.monotonic() + 20
         while time.monotonic() < limit:

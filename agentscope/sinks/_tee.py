@@ -2,8 +2,9 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from agentscope.errors import UsageError
 from agentscope.model import AnyEvent, Lost
 from agentscope.record import Recorder
 from agentscope.sinks import Around, Chosen, Sink, open_sink
@@ -77,6 +78,19 @@ class Tee:
         """Close every sink."""
         for branch in self.branches:
             branch.sink.close()
+
+
+def open_what_can(wanted: Sequence[Chosen], around: Around, refused: Callable[[str], None]) -> Tee:
+    """The sinks that can be opened: of the others the owner is told, and it goes on without them. Standard output is another's here."""
+    branches: list[Branch] = []
+    for chosen in wanted:
+        if chosen.scheme == "-":
+            continue
+        try:
+            branches.append(Branch(chosen, open_sink(chosen, around)))
+        except UsageError as error:
+            refused(f"without the sink {chosen.name}: {error}")
+    return Tee(around.recorder, branches)
 
 
 def open_tee(wanted: Sequence[Chosen], around: Around) -> Tee:

@@ -1,7 +1,7 @@
 """The journal, in journald's own format: `journal:`. Each field of an event is one of `journalctl --output=verbose`.
 
-`journalctl MESSAGE_ID=…` finds all events of one type, by the ids in `MESSAGE_IDS`; they stay what they are for ever. The whole line of
-the stream is in AGENTSCOPE_EVENT.
+`journalctl MESSAGE_ID=…` finds all events of one type: each type has an id, which stays what it is for ever (`message_id`). So does
+`journalctl AGENTSCOPE_TYPE=agentscope.incident.opened`. The whole line of the stream is in AGENTSCOPE_EVENT.
 """
 
 import errno

@@ -11,11 +11,12 @@ import time
 from pathlib import Path
 
 import pytest
+from recovering import free_port
 from test_ledger import JOURNALD, ROOT, START, privately
 from zoo import AGENTSCOPE, INCIDENT, Lines, reader
 
 from agentscope.sinks.journal import message_id
-from tests.sink_builders import accounted, hook, lines_of
+from tests.sink_builders import accounted, hook, lines_of, nats_server
 
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 DEATHS = 300
@@ -168,3 +169,52 @@ def settles(true: "object", limit_s: float = 30.0) -> bool:
             return True
         time.sleep(0.05)
     return False
+
+
+def test_run_tells_the_sinks_of_its_config(tmp_path):
+    """`run --config` sends the death of its child to the sinks too; one that another agentscope has costs neither the child nor the others."""
+    config = tmp_path / "agentscope.toml"
+    config.write_text(
+        f'[sink.disk]\nto = "file:{tmp_path}/f"\n[sink.there]\nto = "file:{tmp_path}/no/f"\n[sink.out]\nto = "-"\n'
+    )
+    config.chmod(0o600)
+    words = [AGENTSCOPE, "run", "--config", config, "--state-dir", tmp_path / "state", "--", "sh", "-c", "echo out; exit 7"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (7, "out\n")
+    assert done.stderr.startswith("agentscope: without the sink there: cannot write the stream to")
+    types = [line["type"].removeprefix("agentscope.") for line in lines_of((tmp_path / "f").read_bytes())]
+    assert types[0] == "ready"
+    assert "incident.opened" in types
+
+
+def test_a_fleet_of_one(tmp_path):
+    """A death on a host is in the table of `watch --fleet`, with the host before the agent's name."""
+    port = free_port()
+    serving = subprocess.Popen(
+        [nats_server(), "-a", "127.0.0.1", "-p", str(port), "-js", "-sd", tmp_path], stderr=subprocess.DEVNULL
+    )
+    victim = subprocess.Popen(["bash", "-c", "exec -a fleet-victim sleep 50"])
+    url = f"nats://127.0.0.1:{port}"
+    watching = subprocess.Popen(
+        [AGENTSCOPE, "events", "--pid", str(victim.pid), "--state-dir", tmp_path / "state", "--for", "40", "--to", url, "--to", "-"],
+        stdout=subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        assert watching.stdout is not None
+        lines = Lines(reader(watching.stdout.fileno()))
+        assert lines.wait_for(lambda line: "agentscope.agent.seen" in line, 20)
+        victim.kill()
+        assert lines.wait_for(lambda line: INCIDENT in line, 20)
+        watching.send_signal(signal.SIGINT)
+        assert watching.wait(20) == 0
+        table = subprocess.run(
+            [AGENTSCOPE, "watch", "--fleet", url, "--once"], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert table.returncode == 0, table.stderr
+        assert f"{socket.gethostname()}/fleet-victim" in table.stdout
+        assert "killed/sigkill" in table.stdout
+        assert "CHANGES THAT BROKE AGENTS" in table.stdout
+    finally:
+        for process in (watching, victim, serving):
+            process.kill()
+            process.wait(10)
