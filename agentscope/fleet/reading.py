@@ -69,7 +69,7 @@ class Fleet:
                     await connection.close()
             except (Error, OSError, TimeoutError) as error:
                 if once or not begun:
-                    why = redact(plain(str(error) or type(error).__name__, 200))
+                    why = redact(plain(str(error) or type(error).__name__, 200)).removeprefix("nats: ")
                     raise EngineUnavailable(f"cannot read the fleet at {called(self.url)}", why, self.hint(error)) from None
                 await asyncio.sleep(PAUSE_S)
             else:

@@ -239,8 +239,6 @@ class Sender:
 
     async def send(self) -> None:
         """Connect and send, again and again."""
-        from nats.errors import Error
-
         pause_s = FIRST_PAUSE_S
         while not self.stopping.is_set():
             if self.spool.is_empty:
@@ -257,7 +255,7 @@ class Sender:
                         pause_s = FIRST_PAUSE_S
                     else:
                         await self.waited()
-            except (Error, OSError, TimeoutError) as error:
+            except Exception as error:  # noqa: BLE001 - a server that says what its library does not expect must not end the sending
                 why = redact(plain(str(error) or type(error).__name__, 200)).removeprefix("nats: ")
                 self.outlet.on_loop(self.outlet.fails, why)
                 with_pause = asyncio.ensure_future(self.stopping.wait())
