@@ -17,7 +17,9 @@ import pytest
 
 from agentscope.causes import causes
 from agentscope.errors import UsageError
-from agentscope.metrics import DASHBOARD, RULES
+from agentscope.metrics import DASHBOARD as DASHBOARD_NAME
+from agentscope.metrics import RULES as RULES_NAME
+from agentscope.metrics import shipped
 from agentscope.model import AgentGone, AgentSeen, IncidentClosed, Lost, RemedyFinished
 from agentscope.sinks._figures import OTHER, VALUES_AT_MOST, Figures, package_of
 from tests import samples
@@ -25,7 +27,7 @@ from tests.commandline import agentscope
 from tests.sink_builders import Hook, opened
 
 exposed = pytest.importorskip("prometheus_client")
-PORTS_S = 20.0
+DASHBOARD, RULES = shipped(DASHBOARD_NAME), shipped(RULES_NAME)
 
 
 def free_port() -> int:
