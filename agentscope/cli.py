@@ -174,6 +174,9 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
 
     Exit status: 0 healthy or a clean end, 10 fault found, 20 undetermined, 3 no such process, 4 not permitted, 64 usage.
     """
+    from agentscope.sources.ahead import ahead_of
+
+    ahead = ahead_of(who)
     from agentscope.diagnosing import diagnose_log, diagnose_process
 
     if (who is None) == (log is None):
@@ -183,7 +186,7 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
             "agentscope diagnose 4711, or agentscope diagnose --log FILE",
         )
     status, text = (
-        diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json, hang_after)
+        diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json, hang_after, ahead)
     )
     write_out(text)
     return status

@@ -224,7 +224,7 @@ class Pipeline:
             victim=ended.victim,
             kernel_lines=None if lines is None else tuple(lines[-LOG_LINES_READ:]) if end.signal else (),
             last_seen=seen,
-            memory=tuple(self.cache.memory.get(pid, ())),
+            memory=self.cache.memory.of(pid, ended.process.start_ns),
             words=words,
             words_missing=words_missing,
             family=ended.family,

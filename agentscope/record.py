@@ -35,6 +35,7 @@ from agentscope.model import (
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent)}
+TYPES_OF: dict[type[Event], str] = {kind: name for name, kind in EVENT_TYPES.items()}
 LINE_LIMIT_BYTES = 4 << 20  # a longer line of a recording is refused: nothing we write comes near it
 
 # What the ledger adds to a line that it keeps: extension attributes of CloudEvents, see agentscope/ledger/chain.py
@@ -110,6 +111,20 @@ class Line(NamedTuple):
     instead_of: int = 0
 
 
+class Written(msgspec.Struct, frozen=True):
+    """A line as it is written: the attributes of CloudEvents in this order."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str | msgspec.UnsetType
+    sequence: str
+    datacontenttype: str
+    data: object
+
+
 class RawEnvelope(msgspec.Struct, frozen=True):
     """A line whose `data` is not decoded yet."""
 
@@ -147,10 +162,10 @@ def well_formed(value: object) -> object:
 
 def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
+    if isinstance(event, Pulse | WaitChanged | Health | Pressure):  # pulses are most of all events
+        return f"pid/{event.agent_pid}"
     if isinstance(event, AgentSeen | AgentGone | IncidentOpened | RemedyStarted | RemedyFinished | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
-    if isinstance(event, Pulse | WaitChanged | Health | Pressure):
-        return f"pid/{event.agent_pid}"
     pid = getattr(event, "pid", None)
     return None if pid is None else f"pid/{pid}"
 
@@ -178,6 +193,7 @@ class Recorder:
         self.boot_wall_ns = boot_wall_ns
         self.prefix = f"{boot_id[:8]}-{run}-" if run else f"{boot_id[:8]}-"
         self.source = f"agentscope://{host or socket.gethostname()}/{boot_id}"
+        self.stamped: tuple[int, str] = (-1, "")  # the pulses of a second are all of one moment
         self.sequence = 0
         self.encoder = msgspec.json.Encoder()
 
@@ -201,20 +217,19 @@ class Recorder:
 
     def encoded(self, event: AnyEvent, number: int, called: str) -> bytes:
         """The line of this number and id."""
-        kind = str(type(event).__struct_config__.tag)
-        envelope = {
-            "specversion": "1.0",
-            "id": called,
-            "source": self.source,
-            "type": kind,
-            "time": timestamp(self.boot_wall_ns + event.at_ns),
-            "subject": subject_of(event),
-            "sequence": f"{number:012d}",
-            "datacontenttype": "application/json",
-            "data": event,
-        }
-        if envelope["subject"] is None:
-            del envelope["subject"]
+        if event.at_ns != self.stamped[0]:
+            self.stamped = (event.at_ns, timestamp(self.boot_wall_ns + event.at_ns))
+        envelope = Written(
+            "1.0",
+            called,
+            self.source,
+            TYPES_OF[type(event)],
+            self.stamped[1],
+            subject_of(event) or msgspec.UNSET,
+            f"{number:012d}",
+            "application/json",
+            event,
+        )
         try:
             line = self.encoder.encode(envelope)
         except UnicodeEncodeError:  # a file name or argument that is no UTF-8 comes from /proc with lone surrogates
