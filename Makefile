@@ -84,4 +84,6 @@ $(VENV)/.ready: pyproject.toml $(PROBES) $(VENV)/.packages
 
 $(VENV)/.ready-dev: pyproject.toml $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@command -v nats-server >/dev/null || (cd $(VENV) && $(APT) download -qq nats-server && dpkg -x nats-server_*.deb nats) >/dev/null 2>&1 || \
+	  echo "nats-server cannot be had: the tests of a fleet are skipped"
 	@touch $@

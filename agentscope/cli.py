@@ -3,7 +3,6 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -11,10 +10,10 @@ import click
 from agentscope import __version__
 from agentscope.completion import cause_names, completion, drill_names
 from agentscope.errors import AgentscopeError, ExitStatus, UsageError
+from agentscope.metrics import metrics
+from agentscope.options import patience_option, resume_option, shared_options, target_options, wanted_of
 from agentscope.printing import silence, write_out
 from agentscope.service import service
-
-Command = Callable[..., Any]
 
 
 def run_command(arguments: list[str]) -> int:
@@ -42,81 +41,10 @@ def run_command(arguments: list[str]) -> int:
     return int(status or 0)
 
 
-def shared_options(command: Command) -> Command:
-    """Options that every command takes."""
-    state = click.option(
-        "--state-dir", metavar="DIR", envvar="AGENTSCOPE_STATE_DIR", help="Where incidents are recorded [/var/lib/agentscope]."
-    )
-    return state(command)
-
-
-def target_options(command: Command) -> Command:
-    """Options that say what to watch."""
-    options = [
-        click.option("--pid", "pids", multiple=True, metavar="N", help="Watch this process and its descendants."),
-        click.option("--name", "names", multiple=True, metavar="REGEX", help="Watch processes by name, running or started later."),
-        click.option("--unit", "units", multiple=True, metavar="NAME", help="Watch a systemd unit."),
-        click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
-        click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
-        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return shared_options(patience_option(command))
-
-
-def resume_option(command: Command) -> Command:
-    """The option that says whether recovery goes on with what is open in the ledger. It does, unless told otherwise.
-
-    Not to go on would leave an agent dead whose recovery was only interrupted by our own end, or an act without its outcome.
-    """
-    return click.option(
-        "--resume/--no-resume",
-        default=True,
-        help="Go on with recoveries that the ledger still has open [yes].",
-    )(command)
-
-
-def patience_option(command: Command) -> Command:
-    """The option that says how patient to be."""
-    return click.option(
-        "--hang-after",
-        type=click.FloatRange(min=1),
-        default=30.0,
-        metavar="SECONDS",
-        help="How long something may be outstanding before it can be called a hang [30].",
-    )(command)
-
-
-def wanted_of(
-    pids: tuple[str, ...], names: tuple[str, ...], units: tuple[str, ...], cgroups: tuple[str, ...], config: str | None
-) -> Any:
-    """What the options ask for, as a Config; nothing asked means agents known by signature.
-
-    Raises:
-        NoSuchProcess, UsageError, BadInput: one of them cannot be watched.
-    """
-    import msgspec
-
-    from agentscope.agents import Target, check_pid
-    from agentscope.config import Config, read_config
-
-    chosen = [Target(kind="pid", value=str(check_pid(pid))) for pid in pids]
-    chosen += [Target(kind="name", value=name) for name in names]
-    chosen += [Target(kind="unit", value=unit) for unit in units]
-    chosen += [Target(kind="cgroup", value=cgroup) for cgroup in cgroups]
-    read = read_config(config) if config else Config()
-    chosen += read.targets
-    for target in chosen:
-        if target.kind in {"name", "command"}:
-            target.pattern()
-    return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
-
-
 @click.group(
     short_help="explain agents that die or hang, bring them back",
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-    commands=[service, completion],
+    commands=[service, completion, metrics],
 )
 @click.version_option(__version__, prog_name="agentscope")
 def main() -> None:
@@ -135,8 +63,11 @@ def main() -> None:
 @main.command(short_help="Print what happens as NDJSON, one a line")
 @target_options
 @resume_option
+@click.option(
+    "--to", multiple=True, metavar="URL", help="Send it there, not to standard output (-): file:, unix:, journal:, https: …"
+)
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any) -> int:
+def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str, ...], for_s: float | None, engine: str, **targets: Any) -> int:  # noqa: PLR0917 - click gives them by name # fmt: skip
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
@@ -144,8 +75,8 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
     from agentscope.session import stream_events
     from agentscope.state import state_dir as state_dir_of
 
-    wanted = wanted_of(**targets)
-    return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
+    terms = Terms(hang_after, state_dir_of(state_dir), resume)
+    return asyncio.run(stream_events(wanted_of(**targets), engine, terms, for_s, to))
 
 
 @main.command(short_help="A screen of agents and of what became of them")
@@ -154,11 +85,15 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
 @click.option(
+    "--fleet", metavar="URL", envvar="AGENTSCOPE_FLEET", help="Show all hosts that publish to nats://HOST:PORT, not this one."
+)
+@click.option(
     "--speed", type=click.FloatRange(min=0), default=1.0, metavar="TIMES", help="Play it so many times as fast; 0: its end [1]."
 )
 def watch(  # noqa: PLR0917 - click gives them by name
     once: bool,
     recording: str | None,
+    fleet: str | None,
     speed: float,
     state_dir: str | None,
     engine: str,
@@ -169,6 +104,13 @@ def watch(  # noqa: PLR0917 - click gives them by name
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
     from agentscope.views.tui import can_show
 
+    if fleet is not None and not recording:
+        from agentscope.fleet.watching import fleet_screen, print_fleet
+
+        if can_show() and not once:
+            return fleet_screen(fleet)
+        write_out(print_fleet(fleet))
+        return ExitStatus.HEALTHY
     if once or not can_show():
         from agentscope.replaying import recorded_events
         from agentscope.session import print_table

@@ -3,6 +3,7 @@
 Live (`live.py` brings events from the kernel) and on a recording (`replay`, below) it is the same path.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -86,7 +87,7 @@ class Pipeline:
         self.engine = engine
         self.ledger = ledger
         self.incidents = Incidents()
-        self.recorder = Recorder(boot_id(), boot_wall_ns())
+        self.recorder = Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex())
         self.cache = LastSeenCache(self.recorder.boot_wall_ns)
         self.marks = marks_in(ledger.folder.parent) if ledger is not None else None
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read

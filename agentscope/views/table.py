@@ -142,7 +142,8 @@ def engine_of(board: Board, before: str = "") -> str:
     if ready is None:
         parts = [before or "attaching"]
     else:
-        parts = [f"engine {ready.engine}", f"Linux {safe(ready.kernel, 40)}"]
+        attached = "nothing is attached here" if ready.engine == "none" else f"engine {ready.engine}"
+        parts = [attached, f"Linux {safe(ready.kernel, 40)}"]
         if ready.degraded:
             parts.append(f"without {safe(', '.join(ready.degraded), 200)}")
     parts.append(f"lost {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost")

@@ -83,6 +83,8 @@ class WatchApp(Asking, App[None]):
         *(Binding(digit, f"pick({digit})", show=False) for digit in "123456789"),
     ]
 
+    own_keys = ""  # what the line of keys says where it is another's
+
     def __init__(
         self,
         events: AsyncIterable[Told],
@@ -301,7 +303,7 @@ class WatchApp(Asking, App[None]):
                 f"   filter: {safe(self.wanted, 60)} ({count_of(len(rows), 'agent')}, {count_of(len(happened), 'incident')})"
             )
         can_add = self.deeds is not None
-        keys = lines.keys_line(width, playing=self.player is not None)
+        keys = self.own_keys or lines.keys_line(width, playing=self.player is not None)
         if self.board.lost and height < ENGINE_LINE_FROM:
             keys = f"LOST {self.board.lost_count:,}  {keys}"
         waiting = f"{self.engine or 'reading'} …" if attaching else ""
