@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 PICKED = "a person picked it from the list of processes"
 STACK_KINDS = frozenset({"python-threads", "native-threads", "async-tasks"})
 NO_RECOVERY = "no config says how, and without that agentscope only watches, and starts nothing"
+ASKED_ADVICE = "nothing was found wrong with it; if it is not well again, d on the screen while it is so tells what it does"
 TYPE_THIS = "to have r do it, put this into a file and watch with --config FILE:"
 
 
@@ -119,6 +120,8 @@ class Desk:
                 says.append(f"by hand: it belongs to unit {agent.unit}: sudo systemctl restart {agent.unit}")
             elif agent.container is not None:
                 says.append(f"by hand: it lives in container {agent.container}: docker restart {agent.container}")
+            if any(target.name == agent.name for target in self.live.targets):
+                return Means(says=(*says, "to have r do it, add to its entry in the config:"), config=config_of(agent)[2:])
             return Means(says=(*says, TYPE_THIS), config=config_of(agent))
         if keeper.chain is not None:
             return Means(says=(f"that is under way: incident {keeper.chain.incident}, as the ladder of its config says",))
@@ -145,6 +148,7 @@ class Desk:
         asked = f"A person had {agent.name} brought back; no hang was found"
         incident = hang_of(found.scene, found.collected, found.diagnosis, asked)
         assert incident is not None
+        incident = msgspec.structs.replace(incident, advice=(ASKED_ADVICE,))
         # not as its hang: the vigil would soon find that it goes on, and close it
         self.live.pipeline.keep(incident)
         self.live.pipeline.announce(incident)

@@ -359,7 +359,7 @@ def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagno
     )
     fields: dict[str, Any] = {
         "at_ns": seen.at_ns,
-        "incident": f"{boot_id()[:8]}-{scene.process.pid}-{scene.process.start_ns // 1_000_000}-hang-{seen.at_ns // 1_000_000_000}",
+        "incident": f"{boot_id()[:8]}-{scene.process.pid}-{scene.process.start_ns // 1_000_000}-{'asked' if asked else 'hang'}-{seen.at_ns // 1_000_000_000}",
         "agent": scene.agent,
         "process": scene.process,
         "scope": scene.scope,

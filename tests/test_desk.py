@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 
-from agentscope.agents import agent_of, read_process
+from agentscope.agents import Target, agent_of, read_process
 from agentscope.config import read_config
 from agentscope.desk import Desk, candidates
 from agentscope.errors import NoSuchProcess
@@ -91,7 +91,7 @@ def test_means_say_what_the_config_allows(sleeper):
     of = agent(sleeper.pid)
     keeper = SimpleNamespace(chain=None, policy=Policy(restart=("systemctl", "restart", "x")))
     keepers = {}
-    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers=keepers)), 30.0)
+    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers=keepers), targets=()), 30.0)
     assert not desk.means(of).can
     keepers[of.name] = keeper
     assert desk.means(of).can
@@ -106,7 +106,7 @@ def test_means_say_what_the_config_allows(sleeper):
 
 def test_means_without_a_config_say_what_to_type(sleeper, tmp_path):
     """Whoever has no recovery is told a config that agentscope reads, by which this very process is found and restarted."""
-    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers={})), 30.0)
+    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers={}), targets=(Target(kind="signature", value=""),)), 30.0)
     plain = agent(sleeper.pid)
     for of, restart in (
         (plain, ("/path/to/what/starts/it",)),
@@ -123,6 +123,8 @@ def test_means_without_a_config_say_what_to_type(sleeper, tmp_path):
         assert entry.recovery.restart == restart
         ((kind, value),) = entry.match.items()
         assert re.fullmatch(value, of.name) if kind == "name" else value == of.unit
+    desk.live.targets = (Target(kind="command", value="x", name=plain.name),)
+    assert desk.means(plain).config == (f"[agent.{plain.name}.recovery]", 'restart = ["/path/to/what/starts/it"]')
 
 
 def test_means_of_a_ladder_that_starts_nothing(sleeper):
