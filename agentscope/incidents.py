@@ -76,7 +76,7 @@ class Member:
     child_ended: ProcessExit | None = None  # the last child that ended otherwise than by exit 0
 
 
-@dataclass
+@dataclass(slots=True)
 class Tree:
     """An agent: its root, living members, and the pids of those that ended lately."""
 
