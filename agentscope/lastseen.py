@@ -124,6 +124,7 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_total_bytes=total,
         maps=lines,
         environment=places_of(process),
+        oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill"),
     )
 
 
@@ -230,6 +231,11 @@ class LastSeenCache:
         if not seen.cgroups or seen.cgroups[0].path != cgroup:
             return msgspec.structs.replace(seen, cgroups=memory_cgroups(cgroup))
         return seen
+
+    def oom_kills_since(self, pid: int) -> int | None:
+        """How many processes the kernel has killed for memory since this one was looked at; None where that was not counted."""
+        kept, now = self.seen.get(pid), counter_in(Path("/proc/vmstat"), "oom_kill")
+        return None if kept is None or kept.oom_kills is None or now is None else now - kept.oom_kills
 
     def sample(self, pid: int, memory: MemorySample) -> None:
         """Keep one sample of memory."""

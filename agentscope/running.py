@@ -36,7 +36,7 @@ from agentscope.model import (
 )
 from agentscope.pipeline import Pipeline, boot_wall_ns, now_ns
 from agentscope.recovery import Recovery
-from agentscope.session import open_engine, open_kernel_log, settle_memory
+from agentscope.session import open_engine, open_kernel_log
 from agentscope.sources.child import ChildSource
 from agentscope.supervisors import Started
 from agentscope.supervisors import run as seats
@@ -51,17 +51,12 @@ LOOK_S = 0.02
 
 def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, terms: Terms, wanted: Config) -> int:
     """The child starts only once it is watched; we end as it ended. `wanted` is the config, whose entry of this name is its own."""
-    degraded: tuple[str, ...] = ()
-    engine: Engine | None = None
     label, entry = entry_of(command, name, wanted)
-    try:
-        engine = open_engine(engine_choice)
-    except AgentscopeError as error:
-        if engine_choice != "auto":
-            raise
-        degraded = (f"{error.what}: {error.why}",)
-        sys.stderr.write(f"agentscope: watching with less evidence: {error}\n")
-        settle_memory()
+    engine: Engine | None = open_engine(engine_choice, sys.stderr.write)
+    assert engine is not None
+    if engine.name == "none":  # as its parent we know more of our child than that engine does
+        engine.close()
+        engine = None
     launch = seats.remember(command)
     held = seats.start_held(launch, command, refusal)
     ledger = Ledger(terms.state, wanted.ledger)
@@ -69,7 +64,7 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, te
     agents = {} if entry is None else {label: entry}
     running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid), terms)
     try:
-        status = asyncio.run(running.attend(held, degraded))
+        status = asyncio.run(running.attend(held))
     finally:
         if engine is not None:
             engine.close()
@@ -119,7 +114,7 @@ class Running:
         self.agents: dict[int, Agent] = {}  # the one that was started last
         self.untold: ProcessExit | None = None  # the end of the last child, as its parent knows it
 
-    async def attend(self, held: seats.Held, degraded: tuple[str, ...]) -> int:
+    async def attend(self, held: seats.Held) -> int:
         """Watch the child, held at its start, and whoever comes after it. Returns the raw wait status of the last."""
         self.child = ChildSource(held.pid)
         self.pipeline.sink = self.show
@@ -128,7 +123,7 @@ class Running:
             target = Target(kind="pid", value=str(held.pid), name=self.label)
             config = msgspec.structs.replace(self.wanted, targets=(target,))
             self.live = Live(self.pipeline, config, self.pipeline.engine, open_kernel_log(), self.terms)
-            self.live.start(degraded)
+            self.live.start()
             self.recovery = self.live.recovery
         else:
             self.recovery = Recovery(self.pipeline, self.wanted, self.terms.state, self.watched)

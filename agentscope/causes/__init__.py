@@ -2,8 +2,8 @@
 
 `causes/<class>/<name>.py` is the cause `class/name`, hyphens for underscores. The parameters of `match` declare what it needs:
 `fault: FaultFacts` must be there, `words: LastWords | None` is used if it is. Where a needed kind could not be had, the
-diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled out". `match` returns a `Finding`, or
-`No` with the reason. Being in the folder is being registered; a cause never asks another.
+diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled out". `victim: Known[OomKill]` stands
+between the two: there may be none, but that must be known. `match` returns a `Finding`, or `No` with the reason. Being in the folder is being registered; a cause never asks another.
 """
 
 import importlib
@@ -17,6 +17,10 @@ from functools import cache
 from agentscope.evidence import Evidence, kinds
 from agentscope.model import Finding
 
+LOOKED_FOR = "looked for"
+Some = typing.TypeVar("Some", bound=Evidence)
+Known = typing.Annotated[Some | None, LOOKED_FOR]
+
 
 @dataclass(frozen=True)
 class No:
@@ -27,12 +31,23 @@ class No:
 
 @dataclass(frozen=True)
 class Cause:
-    """One file of this folder. `needs` maps each parameter of `match` to (kind of evidence, whether it must be there)."""
+    """One file of this folder. `needs` maps each parameter of `match` to (kind of evidence, whether it must be there).
+
+    `looked_for` are the kinds of which there may be nothing, but not for want of looking.
+    """
 
     slug: str
     explanation: str
     match: Callable[..., Finding | No]
     needs: Mapping[str, tuple[str, bool]]
+    looked_for: frozenset[str] = frozenset()
+
+
+def looked_for_by(match: Callable[..., Finding | No]) -> frozenset[str]:
+    """The kinds of evidence of which a cause must know that there is nothing."""
+    hints = typing.get_type_hints(match, include_extras=True)
+    known = {parameter for parameter, hint in hints.items() if LOOKED_FOR in getattr(hint, "__metadata__", ())}
+    return frozenset(slug for parameter, (slug, _) in needs_of(match).items() if parameter in known)
 
 
 def needs_of(match: Callable[..., Finding | No]) -> dict[str, tuple[str, bool]]:
@@ -73,5 +88,7 @@ def _of_class(name: str) -> dict[str, Cause]:
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         loaded = importlib.import_module(module.name)
         slug = "/".join(module.name.split(".")[-2:]).replace("_", "-")
-        found[slug] = Cause(slug, (loaded.__doc__ or "").strip(), loaded.match, needs_of(loaded.match))
+        found[slug] = Cause(
+            slug, (loaded.__doc__ or "").strip(), loaded.match, needs_of(loaded.match), looked_for_by(loaded.match)
+        )
     return found
