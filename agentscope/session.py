@@ -141,7 +141,8 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     from agentscope.views.ndjson import NdjsonWriter
 
     telling = Telling(os.environ)
-    engine = open_engine(engine_choice, sys.stderr.write)
+    said: list[str] = []
+    engine = open_engine(engine_choice, said.append)
     kernel_log = open_kernel_log()
     try:
         writer = NdjsonWriter(Recorder(boot_id(), boot_wall_ns()), sys.stdout.fileno())
@@ -150,6 +151,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
         with stop_on_signals() as stop:
             writer.closed.add_done_callback(lambda _: stop.set())
             live.start()
+            sys.stderr.writelines(said)
             async with told_to_systemd(telling):
                 await live.run_until(stop, for_s)
             await writer.flush(FLUSH_S)

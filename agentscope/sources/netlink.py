@@ -29,6 +29,7 @@ from agentscope.sources.taskstats import TaskStats, Usage
 from agentscope.sources.unprobed import NOT_SEEN, Unprobed, is_root
 
 _OVERRUN = "messages of the proc connector did not fit: what started or ended then was looked for in /proc"
+_DIFFER = "its threads ended with different statuses, and its parent had read its own before agentscope could ask the kernel"
 
 
 @dataclass
@@ -44,7 +45,9 @@ class Watched:
     stderr: StreamKind | None
     tids: set[int] = field(default_factory=set)
     execed_ns: int = 0
-    status: int = 0
+    status: int = 0  # of the thread that ended last
+    differs: bool = False  # its threads ended with different statuses
+    heard: int = 0  # ends of its threads
     fatal_tid: int | None = None
     descriptor: int | None = None
 
@@ -90,8 +93,6 @@ class NetlinkEngine(Unprobed):
         messages = list(self._connector.messages())
         used = self._usage.drain() if self._usage is not None else {}
         events = [event for message in messages for event in self._fold(message, used)]
-        touched = {message.pid for message in messages if isinstance(message, Ended)} & self._table.keys()
-        events += [self._end(self._table[pid], now_ns(), used) for pid in touched if has_ended(self._table[pid].descriptor)]
         if any(isinstance(message, Overrun) for message in messages):
             events += self._recover(used)
         return events
@@ -191,14 +192,24 @@ class NetlinkEngine(Unprobed):
         process = self._table.get(message.pid)
         if process is None:
             return
-        process.tids.discard(message.tid)
-        process.status = message.status
         process.ppid = message.ppid or process.ppid
+        if message.tid in process.tids:  # others ended before the exec that made it what it is now
+            process.differs |= process.heard > 0 and message.status != process.status
+            process.status = message.status
+            process.heard += 1
+            process.tids.discard(message.tid)
         if not process.tids:
             yield self._end(process, message.at_ns, used)
 
     def _end(self, process: Watched, at_ns: int, used: dict[int, Usage], status: int | None = None) -> ProcessExit:
-        """The end of a whole process."""
+        """The end of a whole process, with the status that the kernel keeps where its threads do not agree.
+
+        Threads that return one by one have 0, whatever becomes of their process, and their messages may come after those of others.
+        """
+        unseen = None
+        if status is None and process.differs:
+            status = status_at_end(process.descriptor, process.pid)
+            unseen = _DIFFER if status is None and process.status == 0 else None
         spent = used.pop(process.pid, None)
         self._drop(process.pid)
         return ProcessExit(
@@ -215,6 +226,7 @@ class NetlinkEngine(Unprobed):
             system_ns=spent.system_ns if spent else None,
             stderr=process.stderr,
             fatal_tid=process.fatal_tid,
+            unseen=unseen,
             engine=self.name,
         )
 

@@ -72,7 +72,7 @@ class Dumped(NamedTuple):
 
 
 class Ended(NamedTuple):
-    """A thread ended. `status` is its own wait status; that of the last thread is its process's (synchronize_group_exit, 6.0)."""
+    """A thread ended. `status` is its own wait status: that of its process, unless it ended alone by returning, which is 0."""
 
     at_ns: int
     tid: int
