@@ -21,7 +21,7 @@ from agentscope.agents import (
     stderr_of,
 )
 from agentscope.errors import AgentscopeError, NoSuchProcess
-from agentscope.examination.proc import read_proc, read_stat, status_field, tids_of
+from agentscope.examination.proc import link_of, read_proc, read_stat, status_field, tids_of
 from agentscope.model import AnyEvent, EngineName, Lost, ProcessExec, ProcessExit, ProcessFork, StreamKind
 from agentscope.sources.pidfds import has_ended, open_pidfd, status_at_end
 from agentscope.sources.proc_connector import Dumped, Ended, Execed, Forked, Message, Overrun, ProcConnector, Renamed
@@ -43,6 +43,7 @@ class Watched:
     uid: int
     cgroup: str | None
     stderr: StreamKind | None
+    stderr_path: str | None
     tids: set[int] = field(default_factory=set)
     execed_ns: int = 0
     status: int = 0  # of the thread that ended last
@@ -74,6 +75,7 @@ class NetlinkEngine(Unprobed):
         self._ready = select.epoll()
         self._ready.register(self._connector.fileno(), select.EPOLLIN)
         self._table: dict[int, Watched] = {}
+        self._held: list[ProcessExit] = []
         self._discovering = False
         self._closed = False
 
@@ -95,6 +97,7 @@ class NetlinkEngine(Unprobed):
         events = [event for message in messages for event in self._fold(message, used)]
         if any(isinstance(message, Overrun) for message in messages):
             events += self._recover(used)
+            events += self._in_order()
         return events
 
     def close(self) -> None:
@@ -120,7 +123,7 @@ class NetlinkEngine(Unprobed):
         self._drop(pid)
         tids = {tid for tid in tids_of(pid) if tid != pid or stat.state not in {"Z", "X"}}
         self._table[pid] = Watched(
-            pid, stat.start_ns, stat.ppid, stat.comm, uid_of(pid), memory_cgroup_of(pid), stderr_of(pid), tids, descriptor=open_pidfd(pid)
+            pid, stat.start_ns, stat.ppid, stat.comm, uid_of(pid), memory_cgroup_of(pid), stderr_of(pid), path_of_stderr(pid), tids, descriptor=open_pidfd(pid)
         )  # fmt: skip
 
     def unwatch(self, pid: int, at_ns: int) -> None:
@@ -163,7 +166,7 @@ class NetlinkEngine(Unprobed):
         """A child starts as a copy of its parent."""
         self._drop(message.pid)
         self._table[message.pid] = Watched(
-            message.pid, message.at_ns, message.ppid, parent.comm, parent.uid, parent.cgroup, parent.stderr, {message.pid},
+            message.pid, message.at_ns, message.ppid, parent.comm, parent.uid, parent.cgroup, parent.stderr, parent.stderr_path, {message.pid},
             descriptor=open_pidfd(message.pid),
         )  # fmt: skip
         return ProcessFork(at_ns=message.at_ns, pid=message.pid, start_ns=message.at_ns, ppid=message.ppid, comm=parent.comm)
@@ -182,7 +185,7 @@ class NetlinkEngine(Unprobed):
         start_ns = known.start_ns if known is not None else seen.start_ns
         seen = msgspec.structs.replace(seen, at_ns=message.at_ns, start_ns=start_ns)
         process = Watched(
-            seen.pid, start_ns, seen.ppid, seen.comm, seen.uid, seen.cgroup, seen.stderr, {seen.pid}, execed_ns=message.at_ns,
+            seen.pid, start_ns, seen.ppid, seen.comm, seen.uid, seen.cgroup, seen.stderr, path_of_stderr(seen.pid), {seen.pid}, execed_ns=message.at_ns,
             descriptor=known.descriptor if known is not None else open_pidfd(seen.pid),
         )  # fmt: skip
         self._table[seen.pid] = process
@@ -199,7 +202,28 @@ class NetlinkEngine(Unprobed):
             process.heard += 1
             process.tids.discard(message.tid)
         if not process.tids:
-            yield self._end(process, message.at_ns, used)
+            self._held.append(self._end(process, message.at_ns, used))
+            yield from self._in_order()
+
+    def _in_order(self) -> Iterator[ProcessExit]:
+        """The ends that can be told: that of a child before its parent's, though the message of a last thread may come after it.
+
+        The kernel wakes the parent first and sends the message then, so a parent that ends at once may be heard of sooner.
+        """
+        told = True
+        while told:
+            told = False
+            for end in list(self._held):
+                if not self._awaits_child(end):
+                    self._held.remove(end)
+                    told = True
+                    yield end
+
+    def _awaits_child(self, end: ProcessExit) -> bool:
+        """Whether a child of this process has ended, and its message is yet to come."""
+        if any(other.ppid == end.pid and other is not end for other in self._held):
+            return True
+        return any(each.ppid == end.pid and has_ended(each.descriptor) for each in self._table.values())
 
     def _end(self, process: Watched, at_ns: int, used: dict[int, Usage], status: int | None = None) -> ProcessExit:
         """The end of a whole process, with the status that the kernel keeps where its threads do not agree.
@@ -225,6 +249,7 @@ class NetlinkEngine(Unprobed):
             user_ns=spent.user_ns if spent else None,
             system_ns=spent.system_ns if spent else None,
             stderr=process.stderr,
+            stderr_path=process.stderr_path,
             fatal_tid=process.fatal_tid,
             unseen=unseen,
             engine=self.name,
@@ -279,6 +304,12 @@ def uid_of(pid: int) -> int:
     """The real user of a live process; 0 where it has ended."""
     uids = (status_field(read_proc(f"/proc/{pid}/status") or b"", b"Uid") or b"").split()
     return int(uids[0]) if uids and uids[0].isdigit() else 0
+
+
+def path_of_stderr(pid: int) -> str | None:
+    """The path of what is behind a live process's descriptor 2, as the kernel has it; None where that is no path, or not for us."""
+    path = link_of(f"/proc/{pid}/fd/2")
+    return path if path is not None and path.startswith("/") else None
 
 
 def now_ns() -> int:

@@ -17,7 +17,7 @@ from agentscope.agents import read_process, same_identity, start_ns_of
 from agentscope.errors import NoSuchProcess
 from agentscope.examination.proc import read_proc, tids_of
 from agentscope.model import AnyEvent, EngineName, ProcessExec, ProcessExit, ProcessSample
-from agentscope.sources.netlink import now_ns
+from agentscope.sources.netlink import now_ns, path_of_stderr
 from agentscope.sources.pidfds import open_pidfd, status_at_end
 from agentscope.sources.unprobed import NOT_SEEN, Unprobed
 
@@ -37,6 +37,7 @@ class Own:
     seen: ProcessExec
     descriptor: int
     words: bytes
+    stderr_path: str | None
 
 
 class OwnEngine(Unprobed):
@@ -96,11 +97,10 @@ class OwnEngine(Unprobed):
         with contextlib.suppress(BlockingIOError):
             os.eventfd_read(self._found)
         events, self._waiting = self._waiting, []
-        for descriptor, _ in self._ready.poll(0):
-            pid = self._by_descriptor.get(descriptor)
-            if pid is not None:
-                events.append(self._ended(self._table[pid]))
-        return events
+        ready = [self._by_descriptor[descriptor] for descriptor, _ in self._ready.poll(0) if descriptor in self._by_descriptor]
+        # a child before its parent, which may have ended because of it
+        ended = sorted((self._table[pid] for pid in ready), key=lambda own: -own.seen.start_ns)
+        return [*events, *map(self._ended, ended)]
 
     def sample(self) -> Sequence[ProcessSample]:
         """All watched processes with their threads, now; and a look for new ones below them."""
@@ -164,12 +164,13 @@ class OwnEngine(Unprobed):
         known = self._table.get(seen.pid)
         if known is not None and same_identity(known.seen.start_ns, seen.start_ns):
             known.seen, known.words = msgspec.structs.replace(seen, start_ns=known.seen.start_ns), command_of(seen.pid)
+            known.stderr_path = path_of_stderr(seen.pid)
             return True
         descriptor = open_pidfd(seen.pid)
         if descriptor is None:
             return False
         self._drop(seen.pid)
-        self._table[seen.pid] = Own(seen, descriptor, command_of(seen.pid))
+        self._table[seen.pid] = Own(seen, descriptor, command_of(seen.pid), path_of_stderr(seen.pid))
         self._by_descriptor[descriptor] = seen.pid
         self._ready.register(descriptor, select.EPOLLIN)
         return True
@@ -188,6 +189,7 @@ class OwnEngine(Unprobed):
             uid=seen.uid,
             cgroup=seen.cgroup,
             stderr=seen.stderr,
+            stderr_path=own.stderr_path,
             unseen=_UNSEEN if status is None else None,
             engine=self.name,
         )

@@ -4,10 +4,12 @@ import sys
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+import pytest
 from scenario import Ending, Scenario
 from zoo import INCIDENT, Outcome
 
 Worth = Literal["right", "undetermined", "wrong"]
+TABLE = pytest.StashKey[dict[tuple[str, str], str]]()  # by scenario and way
 REFUSING = str(Path(__file__).with_name("refusing.py"))
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 
@@ -54,3 +56,18 @@ def worth_of(outcome: Outcome, scenario: Scenario) -> tuple[Worth, str]:
     ):
         return "undetermined", unseen[0] if unseen else "the tool's end was not seen"
     return "wrong", told or f"no incident; agent.gone says {gone}"
+
+
+def table_of(worths: dict[tuple[str, str], str]) -> list[str]:
+    """The table, scenario by way, with the sums below it."""
+    ways = [way.name for way in WAYS if any(way.name == name for _, name in worths)]
+    slugs = sorted({slug for slug, _ in worths})
+    width = max(map(len, slugs), default=0)
+    lines = [f"{'':{width}}  {'  '.join(ways)}"]
+    lines += [
+        f"{slug:{width}}  {'  '.join(f'{worths.get((slug, way), chr(45)):{len(way)}}' for way in ways)}" for slug in slugs
+    ]
+    for worth in ("right", "undetermined", "wrong"):
+        counts = (sum(1 for (_, name), found in worths.items() if (name, found) == (way, worth)) for way in ways)
+        lines.append(f"{worth:{width}}  {'  '.join(f'{count:<{len(way)}}' for way, count in zip(ways, counts, strict=True))}")
+    return lines

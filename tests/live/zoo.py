@@ -153,6 +153,8 @@ class Victim:
             return subprocess.PIPE, subprocess.PIPE, slave, [slave]
         if kind == "file":
             opened = os.open(folder / "stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            if self.front:
+                os.fchmod(opened, 0o644)  # it belongs to another user than the log's owner, and reads it as if it were its own
             return subprocess.PIPE, subprocess.PIPE, opened, [opened]
         return subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL if kind == "null" else subprocess.PIPE, []
 
