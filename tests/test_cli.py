@@ -122,6 +122,16 @@ def test_doctor_without_root(home: Path) -> None:
     assert b"sudo agentscope doctor" in told.out
 
 
+def test_doctor_tells_every_capability(home: Path) -> None:
+    """`doctor --json` has a check for each engine and source; what does not work says why, and what to type."""
+    told = agentscope("doctor", "--json", front=without_root(home), cwd=home)
+    checks = {check["name"]: check for check in json.loads(told.out)["checks"]}
+    assert {"engine core", "engine netlink", "engine none", "engine auto", "kernel log", "sockets", "pidfd"} <= checks.keys()
+    assert checks["engine none"]["ok"] is True
+    assert "sends a signal" in checks["engine netlink"]["says"] or checks["engine netlink"]["ok"] is False
+    assert all(check["says"] and (check["ok"] is not False or check["try_this"]) for check in checks.values())
+
+
 # --- options --------------------------------------------------------------------------------------------------------------
 
 
