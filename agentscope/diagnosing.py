@@ -31,6 +31,7 @@ from agentscope.state import state_dir
 
 if TYPE_CHECKING:
     from agentscope.examining import Examined
+    from agentscope.sources.ahead import Ahead
 
 LOG_LIMIT_BYTES = 4 << 20
 
@@ -64,8 +65,10 @@ def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
     return status, render_log_findings(readings, width=width_of(sys.stdout), color=wants_color(sys.stdout))
 
 
-def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
-    """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log.
+def diagnose_process(
+    who: str, state: str | None, as_json: bool, patience_s: float, ahead: "Ahead | None" = None
+) -> tuple[ExitStatus, str]:
+    """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log. `ahead` has the probes.
 
     Raises:
         NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
@@ -74,7 +77,7 @@ def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: flo
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:
-        return diagnose_live(pid, state, as_json, patience_s)
+        return diagnose_live(pid, state, as_json, patience_s, ahead)
     from agentscope.ledger import Ledger
 
     incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
@@ -106,7 +109,9 @@ def pid_of(who: str) -> int:
     return chosen[0].pid
 
 
-def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
+def diagnose_live(
+    pid: int, state: str | None, as_json: bool, patience_s: float, ahead: "Ahead | None" = None
+) -> tuple[ExitStatus, str]:
     """A process that is there, examined: a hang as its incident, else what it is and does; a zombie's end is told from its status.
 
     Raises:
@@ -125,10 +130,11 @@ def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float)
     if fields[0] == "Z":
         return zombie(pid, int(fields[-1]), as_json)
     from agentscope.examining import examine
-    from agentscope.marks import with_standing
     from agentscope.pipeline import hang_of
 
-    found = examine(pid, patience_s, nothing if as_json else load_views)
+    found = examine(pid, patience_s, load_marks if as_json else load_views, ahead)
+    from agentscope.marks import with_standing
+
     found = found._replace(scene=with_standing(found.scene, state_dir(state)))
     collected = collect_all(found.scene)
     diagnosis = classify(collected)
@@ -138,14 +144,20 @@ def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float)
     return alive(found, collected, as_json)
 
 
-def nothing() -> None:
-    """Nothing to do meanwhile."""
+def load_marks() -> None:
+    """Load what tells whether it stands on what it stood on when it was well, and whether it is a tool that keeps transcripts."""
+    import agentscope.marks
+    import agentscope.transcripts
+
+    assert agentscope.marks
+    agentscope.transcripts.readers()
 
 
 def load_views() -> None:
-    """Load what the report is drawn with."""
-    from agentscope.views import drawing, report  # noqa: F401 - loading it is the purpose
+    """The same, and what the report is drawn with."""
+    from agentscope.views import drawing, report  # noqa: F401 - as above
 
+    load_marks()
     drawing.warm()
 
 

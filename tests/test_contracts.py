@@ -1,5 +1,7 @@
 """The contracts of the folders: being in the folder is being registered, and what is there keeps the form."""
 
+import dataclasses
+import importlib
 import inspect
 from pathlib import Path
 
@@ -7,7 +9,10 @@ import pytest
 
 import agentscope.causes
 from agentscope.causes import causes, needs_of
+from agentscope.causes.crash import Ending
 from agentscope.evidence import Evidence, HangScene, Scene, collect_all, kinds, kinds_of
+from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.native_stack import NativeStack
 from agentscope.model import EvidenceRecord
 from tests.evidence_builders import died, exited, verdict
 from tests.test_classifier import scene
@@ -59,21 +64,43 @@ def test_an_explanation_points_at_real_neighbours(slug):
 
 @pytest.mark.parametrize("slug", sorted(causes()))
 def test_a_match_is_typed(slug):
-    """Every parameter of `match` is one kind of evidence, given by name.
+    """Every parameter of `match` is one kind of evidence, given by name, or a dataclass of such.
 
     How it ended is always needed, and of a hang, which has no end, what its threads wait for: so neither is asked of the other.
     """
-    match = causes()[slug].match
-    parameters = inspect.signature(match).parameters.values()
-    assert all(parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty for parameter in parameters)
-    needs = needs_of(match)
-    assert set(needs) == {parameter.name for parameter in parameters}
+    match = importlib.import_module(f"agentscope.causes.{slug.replace('/', '.').replace('-', '_')}").match
+    for parameter in inspect.signature(match).parameters.values():
+        assert parameter.kind is parameter.KEYWORD_ONLY or dataclasses.is_dataclass(parameter.annotation)
+        assert parameter.default is parameter.empty
+    needs = causes()[slug].needs
+    assert needs == needs_of(match)
     if slug.startswith("hang/"):
         assert needs["waits"] == ("thread-waits", True)
         assert {kind for kind, _ in needs.values()} <= set(kinds_of(HangScene))
     else:
         assert needs["status"] == ("wait-status", True)
         assert {kind for kind, _ in needs.values()} <= set(kinds_of(Scene))
+
+
+def test_a_dataclass_stands_for_its_fields():
+    """What several causes need together is declared once: each field is asked for like a parameter of its own."""
+
+    def match(end: Ending, *, native: NativeStack | None) -> None:
+        """A cause that needs an ending."""
+
+    assert needs_of(match) == needs_of(Ending) | {"native": ("native-stack", False)}
+    assert needs_of(Ending)["status"] == ("wait-status", True)
+    assert needs_of(Ending)["words"] == ("last-words", False)
+
+
+def test_evidence_that_is_asked_for_twice_is_refused():
+    """One name cannot mean both a parameter and a field: which of them it would be is not guessed."""
+
+    def match(end: Ending, *, words: LastWords) -> None:
+        """A cause written wrongly."""
+
+    with pytest.raises(TypeError, match="words"):
+        needs_of(match)
 
 
 def test_a_match_without_types_is_refused():

@@ -1,9 +1,10 @@
 """Step 5: Evidence -> Finding. One file a cause: its explanation (the docstring, printed by `agentscope explain`) and `match`.
 
 `causes/<class>/<name>.py` is the cause `class/name`, hyphens for underscores. The parameters of `match` declare what it needs:
-`fault: FaultFacts` must be there, `words: LastWords | None` is used if it is. Where a needed kind could not be had, the
-diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled out". `victim: Known[OomKill]` stands
-between the two: there may be none, but that must be known. `match` returns a `Finding`, or `No` with the reason. Being in the folder is being registered; a cause never asks another.
+`fault: FaultFacts` must be there, `words: LastWords | None` is used if it is; a dataclass stands for each of its fields. Where
+a needed kind could not be had, the diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled
+out". `victim: Known[OomKill]` stands between the two: there may be none, but that must be known. `match` returns a `Finding`, or
+`No` with the reason. Being in the folder is being registered; a cause never asks another.
 """
 
 import importlib
@@ -11,7 +12,7 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 
 from agentscope.evidence import Evidence, kinds
@@ -29,42 +30,78 @@ class No:
     because: str
 
 
+Match = Callable[..., Finding | No]
+
+
 @dataclass(frozen=True)
 class Cause:
-    """One file of this folder. `needs` maps each parameter of `match` to (kind of evidence, whether it must be there).
+    """One file of this folder. `needs` maps each piece of evidence by name to (its kind, whether it must be there).
 
     `looked_for` are the kinds of which there may be nothing, but not for want of looking.
     """
 
     slug: str
     explanation: str
-    match: Callable[..., Finding | No]
+    match: Match
     needs: Mapping[str, tuple[str, bool]]
     looked_for: frozenset[str] = frozenset()
 
 
-def looked_for_by(match: Callable[..., Finding | No]) -> frozenset[str]:
+def looked_for_by(match: Match) -> frozenset[str]:
     """The kinds of evidence of which a cause must know that there is nothing."""
-    hints = typing.get_type_hints(match, include_extras=True)
-    known = {parameter for parameter, hint in hints.items() if LOOKED_FOR in getattr(hint, "__metadata__", ())}
-    return frozenset(slug for parameter, (slug, _) in needs_of(match).items() if parameter in known)
+    needs, known = needs_of(match), set[str]()
+    for parameter, hint in typing.get_type_hints(match, include_extras=True).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            known |= looked_for_by(typing.cast("Match", hint))
+        elif LOOKED_FOR in getattr(hint, "__metadata__", ()):
+            known.add(needs[parameter][0])
+    return frozenset(known)
 
 
-def needs_of(match: Callable[..., Finding | No]) -> dict[str, tuple[str, bool]]:
-    """Read the declared needs off the types of the parameters."""
+def needs_of(match: Match) -> dict[str, tuple[str, bool]]:
+    """Read the declared needs off the types of the parameters, and of the fields of a dataclass among them.
+
+    Raises:
+        TypeError: a parameter is neither one kind of evidence nor a dataclass of such, or two have one name.
+    """
     by_struct = {kind.struct: kind.slug for kind in kinds().values()}
-    found = {}
-    for parameter, hint in typing.get_type_hints(match).items():
-        if parameter == "return":
-            continue
-        options = (
-            typing.get_args(hint) if isinstance(hint, types.UnionType) or typing.get_origin(hint) is typing.Union else (hint,)
-        )
-        structs = [option for option in options if isinstance(option, type) and issubclass(option, Evidence)]
-        if len(structs) != 1:
-            raise TypeError(f"{match.__module__}.match: parameter {parameter!r} must be one kind of evidence, or that | None")
-        found[parameter] = (by_struct[structs[0]], type(None) not in options)
+    found: dict[str, tuple[str, bool]] = {}
+    for parameter, hint in _parameters(match):
+        if isinstance(hint, type) and is_dataclass(hint):
+            needed = needs_of(typing.cast("Match", hint))
+        else:
+            options = typing.get_args(hint) if typing.get_origin(hint) in {typing.Union, types.UnionType} else (hint,)
+            structs = [option for option in options if isinstance(option, type) and issubclass(option, Evidence)]
+            if len(structs) != 1:
+                raise TypeError(
+                    f"{match.__module__}.{match.__name__}: {parameter!r} must be one kind of evidence, or that | None"
+                )
+            needed = {parameter: (by_struct[structs[0]], type(None) not in options)}
+        if twice := found.keys() & needed:
+            raise TypeError(f"{match.__module__}.{match.__name__}: {sorted(twice)} stand there twice")
+        found |= needed
     return found
+
+
+def _parameters(match: Match) -> list[tuple[str, typing.Any]]:
+    """The parameters of a function, or the fields of a dataclass, with their types."""
+    hints = typing.get_type_hints(match)
+    return [(name, hint) for name, hint in hints.items() if name != "return"]
+
+
+def _by_name(match: Match) -> Match:
+    """`match` with the fields of its dataclasses as parameters of its own: evidence is handed over by name alone."""
+    bundles = {name: hint for name, hint in _parameters(match) if isinstance(hint, type) and is_dataclass(hint)}
+    if not bundles:
+        return match
+
+    def matched(**found: Evidence | None) -> Finding | No:
+        gathered = {
+            name: bundle(**{field.name: found.pop(field.name) for field in fields(bundle)}) for name, bundle in bundles.items()
+        }
+        return match(**gathered, **found)
+
+    return matched
 
 
 def causes() -> Mapping[str, Cause]:
@@ -88,7 +125,7 @@ def _of_class(name: str) -> dict[str, Cause]:
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         loaded = importlib.import_module(module.name)
         slug = "/".join(module.name.split(".")[-2:]).replace("_", "-")
-        found[slug] = Cause(
-            slug, (loaded.__doc__ or "").strip(), loaded.match, needs_of(loaded.match), looked_for_by(loaded.match)
-        )
+        match = loaded.match
+        explanation = (loaded.__doc__ or "").strip()
+        found[slug] = Cause(slug, explanation, _by_name(match), needs_of(match), looked_for_by(match))
     return found

@@ -25,6 +25,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.write_line("\n".join(table_of(worths)))
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What a busy machine held up is tried once more, and shown as R; a scenario is played once, so a wrong verdict stays wrong."""
+    for item in items:
+        if item.get_closest_marker("live"):
+            item.add_marker(pytest.mark.flaky(reruns=1))
+
+
 @pytest.fixture
 def root() -> None:
     """Skip without root: probes and cgroups need it."""

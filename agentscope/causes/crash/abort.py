@@ -16,28 +16,18 @@ also ends by abort (oom/runtime-heap); a Rust or Go panic built to abort (except
 
 from agentscope.causes import No
 from agentscope.causes.crash import SIGABRT, SIGTRAP, Ending, cited, look_closer, overflowed, own_fault, place
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGABRT or a trap by its own doing, for no reason that has a cause of its own."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGABRT, SIGTRAP}), end)
     if isinstance(sure, No):
         return sure
@@ -45,21 +35,21 @@ def match(
         return No("its stack had run out")
     found = place(end, native, python, past_carriers=True)
     told = None
-    if words is not None:
-        told = words.reading("crash/abort") or next(
-            (r for r in words.readings if (r.suggests or "").startswith("crash/")), None
+    if end.words is not None:
+        told = end.words.reading("crash/abort") or next(
+            (r for r in end.words.readings if (r.suggests or "").startswith("crash/")), None
         )
-    how = "Aborted itself" if status.signal == SIGABRT else "Stopped itself by a trap instruction"
-    why = f": {told.says}" if told is not None else "; its last words give no reason" if words is not None else ""
+    how = "Aborted itself" if end.status.signal == SIGABRT else "Stopped itself by a trap instruction"
+    why = f": {told.says}" if told is not None else "; its last words give no reason" if end.words is not None else ""
     doubt = "; whether it did so itself could not be seen" if sure == "possible" else ""
-    nowhere = not found.cites and fault is None
+    nowhere = not found.cites and end.fault is None
     culprit = found.culprit
     if told is not None and told.culprit:
         culprit = told.culprit if nowhere else f"{told.culprit}; {found.culprit}"
     return Finding(
-        headline=f"{how} ({status.signal_name}){found.short}{why}{doubt}",
+        headline=f"{how} ({end.status.signal_name}){found.short}{why}{doubt}",
         culprit=culprit,
         confidence=sure,
         cites=(*cited(found, end), *(("last-words",) if told is not None else ())),
-        advice=look_closer(status, native, python),
+        advice=look_closer(end.status, native, python),
     )

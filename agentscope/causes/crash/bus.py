@@ -17,13 +17,8 @@ by write(), which is an error and no signal (exception/disk-full).
 
 from agentscope.causes import No
 from agentscope.causes.crash import SIGBUS, Ending, cited, look_closer, own_fault, place
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 # si_code of SIGBUS, include/uapi/asm-generic/siginfo.h
@@ -38,24 +33,23 @@ HARDWARE = frozenset({3, 4, 5})
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGBUS by its own doing."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGBUS}), end)
     if isinstance(sure, No):
         return sure
     found = place(end, native, python)
-    code = fault.code if fault is not None and fault.synchronous else None
+    code = end.fault.code if end.fault is not None and end.fault.synchronous else None
     kind = KINDS.get(code or 0, "the page it touched could not be had")
-    at = f" (address {fault.address:#x})" if fault is not None and fault.synchronous and fault.address is not None else ""
+    at = (
+        f" (address {end.fault.address:#x})"
+        if end.fault is not None and end.fault.synchronous and end.fault.address is not None
+        else ""
+    )
     check = "see whether /dev/shm or the disk of its mapped files is full: df -h /dev/shm /tmp; docker run --shm-size=1g for containers"
     return Finding(
         headline=f"Bus error{found.short}: {kind}{at}",
@@ -66,6 +60,6 @@ def match(
             "look at the machine's memory: dmesg | grep -i 'memory failure'; ras-mc-ctl --summary"
             if code in HARDWARE
             else check,
-            *look_closer(status, None, python),
+            *look_closer(end.status, None, python),
         ),
     )

@@ -16,13 +16,8 @@ ends the program by an exit status and not by a signal (exception/uncaught).
 
 from agentscope.causes import No
 from agentscope.causes.crash import SIGFPE, Ending, cited, look_closer, own_fault, place
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 # si_code of SIGFPE, include/uapi/asm-generic/siginfo.h
@@ -38,26 +33,21 @@ KINDS = {
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGFPE by its own doing."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGFPE}), end)
     if isinstance(sure, No):
         return sure
     found = place(end, native, python)
-    code = fault.code if fault is not None and fault.synchronous else 0
+    code = end.fault.code if end.fault is not None and end.fault.synchronous else 0
     return Finding(
         headline=f"Arithmetic error (SIGFPE){found.short}: {KINDS.get(code, 'a division by zero, most likely')}",
         culprit=found.culprit,
         confidence=sure,
         cites=cited(found, end),
-        advice=look_closer(status, native, python),
+        advice=look_closer(end.status, native, python),
     )

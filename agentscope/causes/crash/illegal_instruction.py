@@ -15,28 +15,18 @@ What looks like it but is not: SIGILL sent by somebody (killed/signal); a failed
 
 from agentscope.causes import No
 from agentscope.causes.crash import SIGILL, Ending, cited, look_closer, own_fault, place
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGILL by its own doing."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGILL}), end)
     if isinstance(sure, No):
         return sure
@@ -48,6 +38,6 @@ def match(
         cites=cited(found, end),
         advice=(
             "see what this processor can do: lscpu | grep -i -E 'model name|avx'; a library built for a newer one cannot run here",
-            *look_closer(status, native, python),
+            *look_closer(end.status, native, python),
         ),
     )

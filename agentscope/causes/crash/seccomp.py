@@ -17,13 +17,8 @@ mode of seccomp, which ends with a SIGKILL that nobody sent (killed/sigkill); SI
 
 from agentscope.causes import No
 from agentscope.causes.crash import SIGSYS, Ending, cited, look_closer, own_fault, place
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 from agentscope.symbols.syscalls import syscall_name
 
@@ -31,24 +26,19 @@ SYS_USER_DISPATCH = 2  # include/uapi/asm-generic/siginfo.h: a program's own red
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGSYS by its own doing, raised by a seccomp filter."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGSYS}), end)
     if isinstance(sure, No):
         return sure
-    if fault is not None and fault.code == SYS_USER_DISPATCH:
+    if end.fault is not None and end.fault.code == SYS_USER_DISPATCH:
         return No("SIGSYS came from syscall user dispatch, not from a seccomp filter")
     found = place(end, native, python, past_carriers=True)
-    number = fault.syscall_number if fault is not None else None
+    number = end.fault.syscall_number if end.fault is not None else None
     name = None if number is None else syscall_name(number) or f"number {number}"
     call = f"the system call {name}" if name else "a system call"
     return Finding(
@@ -58,6 +48,6 @@ def match(
         cites=cited(found, end),
         advice=(
             f"allow it where the filter is set: SystemCallFilter={name or 'NAME'} in its unit, or docker run --security-opt seccomp=FILE",
-            *look_closer(status, native, python)[:1],
+            *look_closer(end.status, native, python)[:1],
         ),
     )

@@ -18,13 +18,11 @@ under the running program (drift), which needs proof of a change.
 
 from agentscope.causes import No
 from agentscope.causes.crash import NULL_PAGES, SIGSEGV, Ending, cited, look_closer, overflowed, own_fault, place
-from agentscope.evidence.actor import SI_KERNEL, SignalActor
+from agentscope.evidence.actor import SI_KERNEL
 from agentscope.evidence.fault import FaultFacts
 from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 SEGV_ACCERR = 2
@@ -32,17 +30,12 @@ WRITE_BIT = 2  # arch/x86/include/asm/trap_pf.h, X86_PF_WRITE
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGSEGV by its own doing, with stack to spare."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGSEGV}), end)
     if isinstance(sure, No):
         return sure
@@ -51,11 +44,11 @@ def match(
     found = place(end, native, python)
     doubt = "; whether it faulted or was sent that could not be seen" if sure == "possible" else ""
     return Finding(
-        headline=f"Segmentation fault{found.short}: {what(fault, log)}{doubt}",
+        headline=f"Segmentation fault{found.short}: {what(end.fault, end.log)}{doubt}",
         culprit=found.culprit,
         confidence=sure,
         cites=cited(found, end),
-        advice=look_closer(status, native, python),
+        advice=look_closer(end.status, native, python),
     )
 
 

@@ -27,28 +27,18 @@ from agentscope.causes.crash import (
     recursing,
     says_overflow,
 )
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.native_stack import NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
 ) -> Finding | No:
     """SIGSEGV at the stack pointer, or a runtime that says so and aborts."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(frozenset({SIGSEGV, SIGABRT}), end)
     if isinstance(sure, No):
         return sure
@@ -64,6 +54,6 @@ def match(
         cites=(*cited(found, end), *(("last-words",) if told else ())),
         advice=(
             "look for recursion without end, or input nested too deep; more stack: ulimit -s, threading.stack_size(), RUST_MIN_STACK",
-            *look_closer(status, native, python),
+            *look_closer(end.status, native, python),
         ),
     )

@@ -128,8 +128,8 @@ class Refusal:
     log: KernelLog | None
     difference: BaselineDifference | None
     changes: PackageChanges | None
-    needs: ElfNeeds | None = None
-    imported: ImportFailure | None = None
+    needs: ElfNeeds | None
+    imported: ImportFailure | None
 
     def told(self) -> Told | No:
         """The words that account for the end, if a loader or runtime that is refused something ends a program just so."""

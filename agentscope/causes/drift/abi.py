@@ -31,32 +31,11 @@ from agentscope.causes.drift import (
 )
 from agentscope.causes.exception import first_line
 from agentscope.culprits import Culprit
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.baseline_difference import BaselineDifference
-from agentscope.evidence.elf_needs import ElfNeeds
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
-from agentscope.evidence.package_changes import PackageChanges
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(
-    *,
-    status: WaitStatus,
-    words: LastWords,
-    actor: SignalActor | None,
-    fault: FaultFacts | None,
-    log: KernelLog | None,
-    difference: BaselineDifference | None,
-    changes: PackageChanges | None,
-    needs: ElfNeeds | None,
-    imported: ImportFailure | None,
-) -> Finding | No:
+def match(refusal: Refusal) -> Finding | No:
     """A version of names is missing from a library, or a runtime says that a compiled module was built for another form."""
-    refusal = Refusal(status, words, actor, fault, log, difference, changes, needs, imported)
     told = judged(refusal, "drift/abi", "parts that do not fit")
     if isinstance(told, No):
         return told
@@ -69,7 +48,7 @@ def match(
         return lack
     culprit = of_loader(refusal, lack)
     if culprit is None:
-        return not_shown(difference, changes)
+        return not_shown(refusal.difference, refusal.changes)
     return finding(unfit(lack), culprit, lack.cites, told.confidence)
 
 

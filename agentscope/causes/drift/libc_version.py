@@ -28,32 +28,11 @@ from agentscope.causes.drift import (
     refused,
     unfit,
 )
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.baseline_difference import BaselineDifference
-from agentscope.evidence.elf_needs import ElfNeeds
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
-from agentscope.evidence.package_changes import PackageChanges
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(
-    *,
-    status: WaitStatus,
-    words: LastWords,
-    actor: SignalActor | None,
-    fault: FaultFacts | None,
-    log: KernelLog | None,
-    difference: BaselineDifference | None,
-    changes: PackageChanges | None,
-    needs: ElfNeeds | None,
-    imported: ImportFailure | None,
-) -> Finding | No:
+def match(refusal: Refusal) -> Finding | No:
     """A version of the C or C++ library that is asked for is not in the one that is there."""
-    refusal = Refusal(status, words, actor, fault, log, difference, changes, needs, imported)
     told = judged(refusal, "drift/libc-version", "C library that is too old")
     if isinstance(told, No):
         return told
@@ -63,11 +42,11 @@ def match(
         return lack
     found_at = (lack.unmet.found_at if lack.unmet else None) or lack.fact("library")
     culprit = (
-        of_file(lack.user, difference)
-        or of_file(found_at, difference)
-        or of_package(packages_of(lack), difference, changes)
+        of_file(lack.user, refusal.difference)
+        or of_file(found_at, refusal.difference)
+        or of_package(packages_of(lack), refusal.difference, refusal.changes)
         or refused(refusal, told.reading)
     )
     if culprit is None:
-        return not_shown(difference, changes)
+        return not_shown(refusal.difference, refusal.changes)
     return finding(unfit(lack), culprit, lack.cites, told.confidence)

@@ -18,30 +18,11 @@ that does not fit (drift/abi); a package that was never installed (exception/unc
 from agentscope.causes import No
 from agentscope.causes.drift import Refusal, Told, finding, interpreter_moved, judged, not_shown, suspect
 from agentscope.causes.exception import first_line, place_of
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.baseline_difference import BaselineDifference
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
-from agentscope.evidence.package_changes import PackageChanges
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(
-    *,
-    status: WaitStatus,
-    words: LastWords,
-    actor: SignalActor | None,
-    fault: FaultFacts | None,
-    log: KernelLog | None,
-    difference: BaselineDifference | None,
-    changes: PackageChanges | None,
-    imported: ImportFailure | None,
-) -> Finding | No:
+def match(refusal: Refusal) -> Finding | No:
     """An error of Python about a package that changed, or an interpreter that is not where it was."""
-    refusal = Refusal(status, words, actor, fault, log, difference, changes, None, imported)
     told = judged(refusal, "drift/python-import", "package that fails")
     if isinstance(told, No):
         return told
@@ -54,7 +35,7 @@ def match(
         return finding(headline, found.culprit, ("last-words",), sure, more=more)
     moved = interpreter_moved(refusal, told.reading)
     if moved is None:
-        return not_shown(difference, changes)
+        return not_shown(refusal.difference, refusal.changes)
     anew = (
         "make the venv anew for the Python that is there: python3 -m venv --upgrade VENV, then install from the lock file",
         f"or put the old one back where it was: {moved.path or moved.name}",

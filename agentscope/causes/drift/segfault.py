@@ -20,15 +20,10 @@ crash/bus, crash/abort); a C library that only did what its caller asked for; a 
 from agentscope.causes import No
 from agentscope.causes.crash import FAULT_SIGNALS, SIGBUS, Ending, base, cited, overflowed, own_fault, place
 from agentscope.causes.drift import finding, not_shown, of_file
-from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.baseline_difference import BaselineDifference
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.memory_map import MemoryMap
 from agentscope.evidence.native_stack import CARRIERS, NativeStack
 from agentscope.evidence.python_stack import PythonStack
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 LOADERS = ("ld-linux", "ld-musl", "ld-2.")
@@ -37,19 +32,14 @@ TITLES = {4: "Illegal instruction", 5: "Trap", 6: "Abort", 7: "Bus error", 8: "A
 
 
 def match(
+    end: Ending,
     *,
-    status: WaitStatus,
-    fault: FaultFacts | None,
-    actor: SignalActor | None,
-    log: KernelLog | None,
-    words: LastWords | None,
     native: NativeStack | None,
     python: PythonStack | None,
     memory: MemoryMap | None,
     difference: BaselineDifference,
 ) -> Finding | No:
     """A fault of its own whose innermost code lies in a changed file."""
-    end = Ending(status, fault, actor, log, words)
     sure = own_fault(FAULT_SIGNALS, end)
     if isinstance(sure, No):
         return sure
@@ -66,7 +56,7 @@ def match(
         if name in found.short
         else f" in the code of {name}{found.short and ', met'}{found.short}"
     )
-    title = TITLES.get(status.signal or 0, status.signal_name or "Crash")
+    title = TITLES.get(end.status.signal or 0, end.status.signal_name or "Crash")
     cites = (*cited(found, end), *(("memory-map",) if memory is not None and name not in found.short else ()))
     return finding(f"{title}{where}, which is not what it was", culprit, cites, sure)
 

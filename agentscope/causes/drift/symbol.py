@@ -30,32 +30,11 @@ from agentscope.causes.drift import (
     used,
 )
 from agentscope.causes.exception import first_line
-from agentscope.evidence.actor import SignalActor
-from agentscope.evidence.baseline_difference import BaselineDifference
-from agentscope.evidence.elf_needs import ElfNeeds
-from agentscope.evidence.fault import FaultFacts
-from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.kernel_log import KernelLog
-from agentscope.evidence.last_words import LastWords
-from agentscope.evidence.package_changes import PackageChanges
-from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(
-    *,
-    status: WaitStatus,
-    words: LastWords,
-    actor: SignalActor | None,
-    fault: FaultFacts | None,
-    log: KernelLog | None,
-    difference: BaselineDifference | None,
-    changes: PackageChanges | None,
-    needs: ElfNeeds | None,
-    imported: ImportFailure | None,
-) -> Finding | No:
+def match(refusal: Refusal) -> Finding | No:
     """A name that is asked for is in no library any more, or in no package."""
-    refusal = Refusal(status, words, actor, fault, log, difference, changes, needs, imported)
     told = judged(refusal, "drift/symbol", "missing symbol")
     if isinstance(told, No):
         return told
@@ -63,21 +42,21 @@ def match(
     if not told.reading.facts.get("symbol"):
         culprit = refused(refusal, told.reading)
         if culprit is None:
-            return not_shown(difference, changes)
+            return not_shown(refusal.difference, refusal.changes)
         return finding(f"A package changed under it: {first_line(told.reading)}", culprit, ("last-words",), told.confidence)
     lack = lacking(refusal, told.reading)
     if isinstance(lack, No):
         return lack
     found_at = lack.unmet.found_at if lack.unmet else None
     culprit = (
-        of_file(found_at, difference)
+        of_file(found_at, refusal.difference)
         or used(refusal, lack.user)
-        or of_file(lack.user, difference)
-        or of_package(packages_of(lack), difference, changes, base(found_at or ""))
+        or of_file(lack.user, refusal.difference)
+        or of_package(packages_of(lack), refusal.difference, refusal.changes, base(found_at or ""))
         or refused(refusal, told.reading)
     )
     if culprit is None:
-        return not_shown(difference, changes)
+        return not_shown(refusal.difference, refusal.changes)
     user = base(lack.user) or "It"
     where = f" in {base(found_at)}" if found_at else ""
     return finding(f"{user} does not find {lack.fact('symbol')}{where} any more", culprit, lack.cites, told.confidence)
