@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -316,8 +316,12 @@ def check_pid(text: str) -> int:
     return pid
 
 
-def found_now(targets: Iterable[Target], passed_over: Collection[int]) -> list[tuple[ProcessExec, str]]:
-    """The agents that are there already: who matches a target, but for `passed_over`, and why.
+def found_now(
+    targets: Iterable[Target], passed_over: Collection[int], may_watch: Callable[[int], bool] = lambda _: True
+) -> list[tuple[ProcessExec, str]]:
+    """The agents that are there already: who matches a target, but for `passed_over`, and why. A pid was asked for, so it counts.
+
+    Of the others `may_watch` tells by uid whose processes are looked for.
 
     Raises:
         NoSuchProcess: a pid that was asked for is gone.
@@ -328,7 +332,7 @@ def found_now(targets: Iterable[Target], passed_over: Collection[int]) -> list[t
     if patterns:
         for seen in live_processes():
             because = next((why for target in patterns if (why := matches(target, seen))), None)
-            if because and seen.pid not in passed_over:
+            if because and seen.pid not in passed_over and may_watch(seen.uid):
                 found.append((seen, because))
     return roots(found)
 

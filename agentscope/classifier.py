@@ -23,7 +23,7 @@ def ask(cause: Cause, collected: Mapping[str, Collected]) -> Finding | RuledOut 
     for parameter, (slug, needed) in cause.needs.items():
         found = collected.get(slug)
         if isinstance(found, Missing):
-            if needed:
+            if needed or slug in cause.looked_for:
                 return found
             found = None
         if found is None and needed:

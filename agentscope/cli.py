@@ -132,7 +132,7 @@ def watch(  # noqa: PLR0917 - click gives them by name
 @click.option("--name", help="Name of the agent in what is told, and in the config.")
 @click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
 @click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
-@click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink", "none"]), default="auto", show_default=True)
 @patience_option
 @shared_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -12,7 +12,7 @@ import msgspec
 from agentscope.agents import inner_name, role_of, same_identity
 from agentscope.commandlines import SHELLS, program_name
 from agentscope.evidence import HangScene
-from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SignalActor
+from agentscope.evidence.actor import SEEN_BY, SIGHUP, SIGINT, SIGKILL, SIGPIPE, SIGQUIT, SIGTERM, SignalActor
 from agentscope.examination.waiting import Wait, waits_of
 from agentscope.model import (
     Agent,
@@ -300,12 +300,16 @@ class Incidents:
 def stopped_on_purpose(ended: Ended, actor: SignalActor | None) -> str | None:
     """Why this end is no incident, as a sentence; None if it may be one (DESIGN.md section 3, "No incident")."""
     end = ended.exit
+    if end.unseen is not None:
+        return f"ended; whether it was an incident is not known: {end.unseen}"
     if end.status == 0:
         return "exited with status 0"
     if ended.mirrors is not None:
         return "a wrapper that repeated the end of what it had started"
     if actor is None:
-        return None
+        # who sends it is not seen by every engine, but who sends SIGPIPE is the writer itself, in all but games
+        unread = ended.scope == "tool" and end.signal == SIGPIPE and end.engine not in SEEN_BY
+        return "a tool whose reader had ended" if unread else None
     number, relation = actor.signal, actor.relation
     interrupted = any(
         s.signal == SIGINT and (s.code == 128 or s.sender_tty or s.sender_pid in ended.ancestors) for s in ended.signals

@@ -118,6 +118,7 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_total_bytes=total,
         maps=lines,
         environment=places_of(process),
+        oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill"),
     )
 
 
@@ -257,6 +258,11 @@ class LastSeenCache:
         if not seen.cgroups or seen.cgroups[0].path != cgroup:
             return msgspec.structs.replace(seen, cgroups=memory_cgroups(cgroup))
         return seen
+
+    def oom_kills_since(self, pid: int) -> int | None:
+        """How many processes the kernel has killed for memory since this one was looked at; None where that was not counted."""
+        kept, now = self.seen.get(pid), counter_in(Path("/proc/vmstat"), "oom_kill")
+        return None if kept is None or kept.oom_kills is None or now is None else now - kept.oom_kills
 
     def words(self, end: ProcessExit) -> Words | None:
         """The last words in the file behind descriptor 2, if it was a regular file."""

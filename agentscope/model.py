@@ -149,6 +149,8 @@ class ProcessExit(Event, frozen=True, tag="agentscope.process.exit"):
 
     `mappings` are the executable mappings at the end (None: not had on this kernel, see research on kernels before 6.16).
     `stderr` tells where file descriptor 2 pointed at the end, `stderr_path` where that is a regular file.
+    `fatal_tid` is the thread that took the signal which dumped core, where that was told. `unseen` says why nobody knows how it
+    ended; `status` is 0 then and means nothing.
     """
 
     pid: int
@@ -165,6 +167,8 @@ class ProcessExit(Event, frozen=True, tag="agentscope.process.exit"):
     mappings: tuple[Mapping, ...] | None = None
     stderr: StreamKind | None = None
     stderr_path: str | None = None
+    fatal_tid: int | None = None
+    unseen: str | None = None
     engine: EngineName = "core"
 
     @property

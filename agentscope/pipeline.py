@@ -15,7 +15,7 @@ from agentscope.causes import causes
 from agentscope.classifier import classify
 from agentscope.errors import CannotWrite
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
-from agentscope.evidence.actor import SignalActor
+from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.evidence.package_changes import may_be_drift
@@ -211,6 +211,7 @@ class Pipeline:
         """Everything known about this end, as one value."""
         end, pid = ended.exit, ended.process.pid
         words, words_missing = self.words(end)
+        oom_kills = self.cache.oom_kills_since(pid) if end.signal == SIGKILL and self.kernel_lines is None else None
         seen = self.cache.last_seen(ended.process, end)
         lines = self.kernel_lines
         return Scene(
@@ -229,6 +230,7 @@ class Pipeline:
             words_missing=words_missing,
             family=ended.family,
             ancestors=ended.ancestors,
+            oom_kills=oom_kills,
         )
 
     def words(self, end: ProcessExit) -> tuple[Words | None, str]:

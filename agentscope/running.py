@@ -37,7 +37,7 @@ from agentscope.model import (
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
 from agentscope.recovery import Recovery
-from agentscope.session import FLUSH_S, complain, open_engine, open_kernel_log, settle_memory
+from agentscope.session import FLUSH_S, complain, open_engine, open_kernel_log
 from agentscope.sinks import Around
 from agentscope.sinks._tee import Tee, open_what_can
 from agentscope.sources.child import ChildSource
@@ -55,17 +55,12 @@ SAID_AT_MOST = 10
 
 def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, terms: Terms, wanted: Config) -> int:
     """The child starts only once it is watched; we end as it ended. `wanted` is the config, whose entry of this name is its own."""
-    degraded: tuple[str, ...] = ()
-    engine: Engine | None = None
     label, entry = entry_of(command, name, wanted)
-    try:
-        engine = open_engine(engine_choice)
-    except AgentscopeError as error:
-        if engine_choice != "auto":
-            raise
-        degraded = (f"{error.what}: {error.why}",)
-        sys.stderr.write(f"agentscope: watching with less evidence: {error}\n")
-        settle_memory()
+    engine: Engine | None = open_engine(engine_choice, sys.stderr.write)
+    assert engine is not None
+    if engine.name == "none":  # as its parent we know more of our child than that engine does
+        engine.close()
+        engine = None
     launch = seats.remember(command)
     held = seats.start_held(launch, command, refusal)
     ledger = Ledger(terms.state, wanted.ledger)
@@ -73,7 +68,7 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, te
     agents = {} if entry is None else {label: entry}
     running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid, sinks=wanted.sinks), terms)
     try:
-        status = asyncio.run(running.attend(held, degraded))
+        status = asyncio.run(running.attend(held))
     finally:
         if engine is not None:
             engine.close()
@@ -125,7 +120,7 @@ class Running:
         self.tee: Tee | None = None
         self.unsaid: list[str] = []  # of sinks, while the terminal is the child's
 
-    async def attend(self, held: seats.Held, degraded: tuple[str, ...]) -> int:
+    async def attend(self, held: seats.Held) -> int:
         """Watch the child, held at its start, and whoever comes after it. Returns the raw wait status of the last."""
         self.child = ChildSource(held.pid)
         self.pipeline.sink = self.show
@@ -135,7 +130,7 @@ class Running:
             target = Target(kind="pid", value=str(held.pid), name=self.label)
             config = msgspec.structs.replace(self.wanted, targets=(target,))
             self.live = Live(self.pipeline, config, self.pipeline.engine, open_kernel_log(), self.terms)
-            self.live.start(degraded)
+            self.live.start()
             self.recovery = self.live.recovery
         else:
             self.recovery = Recovery(self.pipeline, self.wanted, self.terms.state, self.watched)

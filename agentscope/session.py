@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
@@ -32,22 +32,74 @@ GARBAGE_AFTER = 20_000  # objects: a sample of a thousand threads makes thousand
 M_ARENA_MAX = -8  # malloc.h
 
 
-def open_engine(choice: str) -> Engine:
-    """The engine that was asked for, attached.
+def open_engine(choice: str, say: Callable[[str], object] = lambda _: None) -> Engine:
+    """The engine that was asked for, attached; of `auto` the best that there is, and one line to `say` why it is no better one.
 
     Raises:
         EngineUnavailable: this machine cannot run it. NotPermitted: we are not root. UsageError: this version does not have it.
     """
-    if choice in {"bcc", "netlink"}:
-        raise UsageError(f"engine {choice} is not in this version", "only core is", "--engine core")
+    if choice != "auto":
+        opened = ENGINES[choice]()
+    else:
+        refused: list[str] = []
+        for name in BEST_FIRST:
+            try:
+                opened = ENGINES[name]()
+                break
+            except AgentscopeError as error:
+                refused.append(f"engine {name} cannot be had: {error}")
+        if refused:
+            why = "; ".join(refused)
+            opened.degraded = (why, *opened.degraded)
+            say(f"agentscope: watching with less evidence, by engine {opened.name}: {why}\n")
+    settle_memory()
+    return opened
+
+
+def open_core() -> Engine:
+    """Engine `core`.
+
+    Raises:
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
+    """
     if os.geteuid() != 0:
         raise NotPermitted(
             "watching other processes needs root", "the probes are loaded into the kernel", f"sudo {' '.join(sys.argv)}"
         )
     from agentscope.sources.ebpf import CoreEngine
 
-    settle_memory()
     return CoreEngine()
+
+
+def open_bcc() -> Engine:
+    """Engine `bcc`.
+
+    Raises:
+        UsageError: this version does not have it.
+    """
+    raise UsageError("engine bcc is not in this version", "only core, netlink and none are", "--engine auto")
+
+
+def open_netlink() -> Engine:
+    """Engine `netlink`.
+
+    Raises:
+        EngineUnavailable, NotPermitted: the kernel does not tell us.
+    """
+    from agentscope.sources.netlink import NetlinkEngine
+
+    return NetlinkEngine()
+
+
+def open_own() -> Engine:
+    """Engine `none`: there is always that."""
+    from agentscope.sources.own import OwnEngine
+
+    return OwnEngine()
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {"core": open_core, "bcc": open_bcc, "netlink": open_netlink, "none": open_own}
+BEST_FIRST = ("core", "netlink", "none")
 
 
 def settle_memory() -> None:
@@ -94,7 +146,8 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     """
     telling = Telling(os.environ)
     chosen = (*typed_sinks(to or ("-",)), *wanted.sinks)
-    engine = open_engine(engine_choice)
+    said: list[str] = []
+    engine = open_engine(engine_choice, said.append)
     kernel_log = open_kernel_log()
     try:
         around = Around(Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex()), terms.state, complain)
@@ -106,6 +159,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
             if closed is not None:
                 closed.add_done_callback(lambda _: stop.set())
             live.start()
+            sys.stderr.writelines(said)
             async with told_to_systemd(telling):
                 await live.run_until(stop, for_s)
             for name in await tee.flush(FLUSH_S):

@@ -79,11 +79,31 @@ def test_a_process_of_another_user_without_root(home: Path) -> None:
     told.is_sentence(ExitStatus.NOT_PERMITTED, "process 1", "sudo agentscope diagnose 1")
 
 
-@pytest.mark.parametrize("command", [("events",), ("events", "--pid", "1"), ("events", "--name", "x")])
-def test_watching_without_root(command: tuple[str, ...], home: Path) -> None:
-    """Watching others without root is exit status 4 and names sudo."""
+@pytest.mark.parametrize(
+    "command", [("events", "--engine", "core"), ("events", "--pid", "1"), ("events", "--engine", "none", "--pid", "1")]
+)
+def test_watching_others_without_root(command: tuple[str, ...], home: Path) -> None:
+    """Without root, the probes and the processes of others are exit status 4, and the sentence names sudo."""
     told = agentscope(*command, front=without_root(home), cwd=home)
-    told.is_sentence(ExitStatus.NOT_PERMITTED, "needs root", "sudo ")
+    assert told.status == ExitStatus.NOT_PERMITTED, told.said
+    assert "needs root" in told.said
+    assert "sudo " in told.said
+    assert not told.out
+
+
+@pytest.mark.parametrize("engine", ["auto", "none"])
+def test_watching_our_own_without_root(engine: str, home: Path) -> None:
+    """Without root our own processes are watched all the same, and the first line says what cannot be seen."""
+    front = without_root(home)
+    told = agentscope("events", "--engine", engine, "--name", "x", "--for", "0.1", front=front, cwd=home)
+    told.is_clean()
+    assert told.status == ExitStatus.HEALTHY, told.said
+    ready = json.loads(told.out.splitlines()[0])["data"]
+    if front:
+        assert ready["engine"] in {"netlink", "none"}
+        assert any("own processes" in lost for lost in ready["degraded"])
+        assert ("engine core cannot be had" in told.said) == (engine == "auto")
+    assert any("who sends a signal" in lost for lost in ready["degraded"]) or ready["engine"] == "core"
 
 
 def test_the_table_needs_no_root(home: Path) -> None:
@@ -102,6 +122,16 @@ def test_doctor_without_root(home: Path) -> None:
     assert b"sudo agentscope doctor" in told.out
 
 
+def test_doctor_tells_every_capability(home: Path) -> None:
+    """`doctor --json` has a check for each engine and source; what does not work says why, and what to type."""
+    told = agentscope("doctor", "--json", front=without_root(home), cwd=home)
+    checks = {check["name"]: check for check in json.loads(told.out)["checks"]}
+    assert {"engine core", "engine netlink", "engine none", "engine auto", "kernel log", "sockets", "pidfd"} <= checks.keys()
+    assert checks["engine none"]["ok"] is True
+    assert "sends a signal" in checks["engine netlink"]["says"] or checks["engine netlink"]["ok"] is False
+    assert all(check["says"] and (check["ok"] is not False or check["try_this"]) for check in checks.values())
+
+
 # --- options --------------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +140,7 @@ def test_doctor_without_root(home: Path) -> None:
     [
         (("events", "--name", "("), "regular expression"),
         (("events", "--name", "[a-"), "regular expression"),
-        (("events", "--engine", "netlink"), "netlink"),
+        (("events", "--engine", "bcc"), "bcc"),
         (("explain", "no/such-cause"), "no/such-cause"),
         (("explain", "../../etc/passwd"), "there is no cause"),
         (("diagnose",), "either a process or --log"),

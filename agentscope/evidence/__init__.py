@@ -66,6 +66,7 @@ class LastSeen(Value, frozen=True):
     """What user space knew of a process while it lived, because /proc is gone when it hears of the death.
 
     `environment` is where it keeps its sessions: of one that keeps none that we know, nothing of its environment is kept.
+    `oom_kills` is how many processes the kernel had killed for memory since boot.
     """
 
     at_ns: int
@@ -77,6 +78,7 @@ class LastSeen(Value, frozen=True):
     host_total_bytes: int | None = None
     maps: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    oom_kills: int | None = None
 
 
 class Words(Value, frozen=True):
@@ -93,6 +95,7 @@ class Scene(Value, frozen=True):
     `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
     `baseline` is of its last healthy run, or of this run's beginning (None: `baseline_missing` says why); `installed` is what stands
     in the same places now. `root` leads into the container that it died in ("/proc/PID/root" of one that lives there; None: ours).
+    `oom_kills` is how many processes the kernel killed for memory on this machine since it was last looked at (None: not counted).
     """
 
     agent: Agent
@@ -114,6 +117,7 @@ class Scene(Value, frozen=True):
     installed: Baseline | None = None
     baseline_missing: str = ""
     root: str | None = None
+    oom_kills: int | None = None
 
 
 class HangScene(Value, frozen=True):

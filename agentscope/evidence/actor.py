@@ -28,6 +28,7 @@ OOM_DAEMONS = frozenset({"earlyoom", "nohang", "oomd", "systemd-oomd", "bustd", 
 Relation = Literal[
     "self", "kernel", "terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger", "unattributed"
 ]
+SEEN_BY = frozenset({"core", "bcc"})  # the engines that see who sends signals
 OUTSIDE: frozenset[Relation] = frozenset({"terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger"})
 
 
@@ -168,9 +169,9 @@ def collect(scene: Scene) -> SignalActor | Missing | None:
     end = scene.exit
     signal = decisive(scene)
     if signal is None:
-        if end.signal is None:
+        if end.signal is None and (not end.status or scene.engine in SEEN_BY):
             return None
-        if scene.engine not in {"core", "bcc"}:
+        if scene.engine not in SEEN_BY or end.signal is None:
             return Missing(kind="actor", because="who sends signals is seen by BPF only, which is not attached here")
         return SignalActor(
             source="tracepoint signal:signal_generate",

@@ -28,7 +28,7 @@ def collect(scene: Scene) -> KernelLog | Missing | None:
     since_ns = scene.process.start_ns - CLOCK_SLACK_NS
     texts = [line.text for line in scene.kernel_lines if line.at_ns >= since_ns]
     pid = scene.process.pid
-    threads = {fault.tid for fault in scene.faults} | {pid}
+    threads = {fault.tid for fault in scene.faults} | {pid, scene.exit.fatal_tid or pid}
     kills = (f"pid={pid},", f"rocess {pid} (")
     traps = tuple(f"[{tid}]{after}" for tid in threads for after in (": ", " "))
     # nearly always the log does not name it, and that must cost nothing: reading its reports takes milliseconds

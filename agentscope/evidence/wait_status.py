@@ -2,19 +2,24 @@
 
 from agentscope.durations import span
 from agentscope.evidence import Evidence, Scene
+from agentscope.evidence.actor import SEEN_BY
 from agentscope.symbols.signals import signal_name
 
 ABSENT = "the process has not ended"
 
 
 class WaitStatus(Evidence, frozen=True, tag="wait-status"):
-    """One of `code` and `signal` is None. `lived_ns` is the time from start to end."""
+    """One of `code` and `signal` is None. `lived_ns` is the time from start to end.
+
+    `signals_seen` tells whether signals to it were seen: where not, an exit may be the answer to one.
+    """
 
     code: int | None
     signal: int | None
     signal_name: str | None
     core_dumped: bool
     lived_ns: int
+    signals_seen: bool = True
 
     def says(self) -> str:
         """One sentence for a person."""
@@ -27,7 +32,11 @@ class WaitStatus(Evidence, frozen=True, tag="wait-status"):
 def collect(scene: Scene) -> WaitStatus:
     """From the exit event, which every engine has."""
     end = scene.exit
-    sources = {"core": "tracepoint sched:sched_process_exit", "none": "waitid(2)", "netlink": "proc connector"}
+    sources = {
+        "core": "tracepoint sched:sched_process_exit",
+        "none": "wait4(2), pidfd or /proc/PID/stat",
+        "netlink": "proc connector",
+    }
     return WaitStatus(
         source=sources.get(end.engine, end.engine),
         code=end.code,
@@ -35,4 +44,5 @@ def collect(scene: Scene) -> WaitStatus:
         signal_name=signal_name(end.signal) if end.signal is not None else None,
         core_dumped=end.core_dumped,
         lived_ns=max(0, end.at_ns - end.start_ns),
+        signals_seen=end.engine in SEEN_BY,
     )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import TABLE, table_of
 from scenario import Scenario
 from zoo import AGENTSCOPE, Outcome, watched_run
 
@@ -14,6 +15,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--record", action="store_true", help="write fixtures/<slug>/events.ndjson and diagnosis.json of scenarios that pass"
     )
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of scenarios by engine, where those were played."""
+    worths = config.stash.get(TABLE, {})
+    if worths:
+        terminalreporter.section("scenario by engine")
+        terminalreporter.write_line("\n".join(table_of(worths)))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGXCPU, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
 from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 
 AT_ONCE_NS = 10_000_000_000  # a clean-up that takes longer may have met an error of its own
@@ -38,6 +39,13 @@ def ended_by(number: int, status: WaitStatus, actor: SignalActor | None, words: 
 def sender_of(actor: SignalActor | None) -> SignalActor | None:
     """The actor, where somebody was seen sending; None where nobody was, or nobody could look."""
     return None if actor is None or actor.relation == "unattributed" else actor
+
+
+def sent_by_another(status: WaitStatus, actor: SignalActor | None, senders: PossibleSenders | None) -> str | None:
+    """Why a signal whose sender nobody could see may mean something else than that somebody sent it; None if it does not."""
+    if actor is not None or status.signal is None:
+        return None
+    return senders.says() if senders is not None else None
 
 
 def named(actor: SignalActor | None) -> str:
@@ -78,8 +86,13 @@ def was_told_before(actor: SignalActor | None) -> str:
 
 
 def cpu_limit(actor: SignalActor | None, cpu: CpuTime | None) -> bool:
-    """Whether a SIGKILL is the end of the CPU time limit: the kernel sent it, after its warning or with the time used up."""
-    if actor is None or actor.relation != "kernel":
+    """Whether a SIGKILL is the end of the CPU time limit: the kernel sent it, after its warning or with the time used up.
+
+    Where nobody could see who sent it, time that is used up speaks for the kernel.
+    """
+    if actor is None:
+        return cpu is not None and cpu.spent
+    if actor.relation != "kernel":
         return False
     warned = any(earlier.signal_name == "SIGXCPU" for earlier in actor.earlier)
     return warned or (cpu is not None and cpu.spent)

@@ -16,19 +16,26 @@ What looks like it but is not: the kernel's OOM killer (oom/cgroup, oom/global);
 something inside was killed.
 """
 
-from agentscope.causes import No
-from agentscope.causes.killed import cpu_limit, named, sender_of, was_told_before, who_to_ask
+from agentscope.causes import Known, No
+from agentscope.causes.killed import cpu_limit, named, sender_of, sent_by_another, was_told_before, who_to_ask
 from agentscope.causes.oom import memory_killer, spared
 from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
 from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.oom_victim import OomKill
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Finding
 
 
 def match(
-    *, status: WaitStatus, actor: SignalActor | None, victim: OomKill | None, cpu: CpuTime | None, words: LastWords | None
+    *,
+    status: WaitStatus,
+    actor: SignalActor | None,
+    victim: Known[OomKill],
+    cpu: CpuTime | None,
+    words: LastWords | None,
+    senders: PossibleSenders | None,
 ) -> Finding | No:
     """Signal 9 ended it, and no cause that explains more did."""
     if status.signal != SIGKILL:
@@ -40,6 +47,9 @@ def match(
         return No(f"{killer} sent it to free memory")
     if victim is None and cpu_limit(actor, cpu):
         return No("the CPU time limit ended it")
+    another = sent_by_another(status, actor, senders)
+    if another is not None:
+        return No(another)
     sender = sender_of(actor)
     sure: Confidence = "certain" if sender is not None else "possible"
     if sender is not None and sender.relation == "kernel":

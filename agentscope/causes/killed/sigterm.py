@@ -16,15 +16,18 @@ which sends SIGTERM too (oom/userspace-killer); an error long after a SIGTERM th
 """
 
 from agentscope.causes import No
-from agentscope.causes.killed import answer, ended_by, named, sender_of, who_to_ask
+from agentscope.causes.killed import answer, ended_by, named, sender_of, sent_by_another, who_to_ask
 from agentscope.causes.oom import memory_killer
 from agentscope.evidence.actor import SIGTERM, SignalActor
 from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | None) -> Finding | No:
+def match(
+    *, status: WaitStatus, actor: SignalActor | None, words: LastWords | None, senders: PossibleSenders | None
+) -> Finding | No:
     """SIGTERM ended it, or it answered one by a failing exit."""
     other = ended_by(SIGTERM, status, actor, words)
     if other is not None:
@@ -32,6 +35,9 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
     killer = memory_killer(status, actor, words)
     if killer is not None:
         return No(f"{killer} sent it to free memory")
+    another = sent_by_another(status, actor, senders)
+    if another is not None:
+        return No(another)
     sender = sender_of(actor)
     who = named(sender)
     if sender is None:
