@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -26,10 +26,11 @@ from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, 
 from agentscope.incidents import Ended
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
-from agentscope.record import timestamp
 from agentscope.state import state_dir
+from agentscope.symbols.signals import signal_name
 
 if TYPE_CHECKING:
+    from agentscope.aftermath import Traces, Wanted
     from agentscope.examining import Examined
 
 LOG_LIMIT_BYTES = 4 << 20
@@ -65,26 +66,25 @@ def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
 
 
 def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
-    """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log.
+    """What is known of one process: live, recorded by a watcher, or reconstructed from what others wrote down.
 
     Raises:
         NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
     """
-    pid = int(who) if who.isascii() and who.isdigit() else pid_of(who)
+    if not (who.isascii() and who.isdigit()):
+        try:
+            return diagnose_live(pid_of(who), state, as_json, patience_s)
+        except NoSuchProcess:
+            return afterwards(who, None, as_json)
+    pid = int(who)
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
     if start_ns_of(pid) is not None:
         return diagnose_live(pid, state, as_json, patience_s)
     from agentscope.ledger import Ledger
 
-    incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
-    if incident is None:
-        raise NoSuchProcess(
-            f"there is no process {pid}, and nothing recorded its end",
-            "no watcher saw it, and the kernel log does not name it",
-            "sudo agentscope watch, before it happens again",
-        )
-    return told(incident, as_json)
+    incident = Ledger(state_dir(state)).incident_of(pid)
+    return told(incident, as_json) if incident is not None else afterwards(who, pid, as_json)
 
 
 def pid_of(who: str) -> int:
@@ -234,23 +234,57 @@ def past_kernel_lines() -> tuple[KernelLine, ...] | None:
         return None
 
 
-def reconstructed(pid: int) -> IncidentOpened | None:
-    """The end of a pid that nobody watched, from the kernel log alone; None where the log does not name it."""
-    from agentscope.readers.kernel_fault import read_fault_lines
-    from agentscope.readers.kernel_oom import read_oom_reports
+def afterwards(who: str, pid: int | None, as_json: bool) -> tuple[ExitStatus, str]:
+    """An end that nobody watched, put together from what is left of it.
 
-    lines = past_kernel_lines() or ()
-    texts = [line.text for line in lines]
-    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None)
-    fault = next((line for line in reversed(read_fault_lines(texts)) if line.pid == pid), None)
-    if oom is None and fault is None:
-        return None
-    comm = (oom.comm if oom else fault.comm if fault else None) or "unknown"
-    named = next((line for line in reversed(lines) if str(pid) in line.text), None)
-    at_ns = named.at_ns if named else now_ns()
-    process = Process(pid=pid, start_ns=0, comm=comm)
-    agent = Agent(name=comm, pid=pid, start_ns=0, start_time=timestamp(boot_wall_ns()), command=comm)
-    return opened_from(process, agent, 9 if oom else 11, lines, at_ns)
+    Raises:
+        NoSuchProcess: no source tells of an end of this process.
+    """
+    from agentscope.aftermath import Wanted
+    from agentscope.aftermath.gathering import ThisMachine, gather
+
+    told_of, incident = put_together(gather(wanted := Wanted(who=who, pid=pid), ThisMachine()), wanted)
+    if incident is not None:
+        return told(incident, as_json)
+    status = ExitStatus.HEALTHY if told_of["incident"] is False else ExitStatus.UNDETERMINED
+    if as_json:
+        return status, json.dumps(told_of) + "\n"
+    from agentscope.views import safe
+
+    return status, f"{safe(told_of['agent']['name'], 80)} has ended, reconstructed: {safe(told_of['says'], 300)}.\n"
+
+
+def put_together(traces: "Traces", wanted: "Wanted") -> tuple[dict[str, Any], IncidentOpened | None]:
+    """The end of whoever is meant: its incident; or why it is none, with `incident` False, or None where that could not be told.
+
+    Raises:
+        NoSuchProcess: no source tells of an end of this process.
+    """
+    from agentscope.aftermath.joining import join, says_how
+    from agentscope.aftermath.telling import CLEAN_FOR_SYSTEMD, on_purpose, scene_of
+
+    joined = join(traces, wanted)
+    if joined is None:
+        closed = "; ".join(f"{each.kind}: {each.because}" for each in traces.unread)
+        raise NoSuchProcess(
+            f"there is no process {wanted.who}, and nothing recorded its end",
+            f"no watcher saw it, and no end of it is told by {', '.join(traces.read) or 'anything'}{f' (not to be had: {closed})' if closed else ''}",
+            "sudo agentscope watch, before it happens again",
+        )
+    ended, scene = scene_of(traces, joined, wanted)
+    planned = on_purpose(traces, joined)
+    if planned is None and says_how(joined.end):
+        collected = collect_all(scene)
+        return {}, incident_of(ended, scene, collected, classify(collected))
+    end = joined.end
+    return {
+        "agent": msgspec.to_builtins(scene.agent),
+        "alive": False,
+        "reconstructed": True,
+        "incident": None if planned is None else False,
+        "exit": {"code": end.code, "signal": signal_name(end.signal) if end.signal else None, "core_dumped": end.core},
+        "says": planned or CLEAN_FOR_SYSTEMD,
+    }, None
 
 
 def opened_from(

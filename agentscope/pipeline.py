@@ -18,6 +18,7 @@ from agentscope.evidence.actor import SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.evidence.package_changes import may_be_drift
+from agentscope.evidence.reconstruction import unsaid
 from agentscope.evidence.session import going_on
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
@@ -387,9 +388,12 @@ def incident_of(ended: Ended, scene: Scene, collected: dict[str, Collected], dia
         "actor": actor.actor if isinstance(actor, SignalActor) else None,
         "timeline": timeline_of(ended),
         "engine": scene.engine,
-        "detected_in_ms": round(max(0, now_ns() - end.at_ns) / 1e6, 3),
+        "detected_in_ms": 0.0 if scene.past else round(max(0, now_ns() - end.at_ns) / 1e6, 3),
+        "reconstructed": scene.past is not None,
     }
     unexplained = f"{ended.process.comm or 'the process'} {how}, and nothing that was seen explains it"
+    if scene.past is not None:
+        unexplained = f"{ended.process.comm or 'the process'} {how}; {unsaid(scene.past, collected.get('last-words'))}"
     return msgspec.convert(
         fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
     )

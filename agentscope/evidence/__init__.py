@@ -87,12 +87,47 @@ class Words(Value, frozen=True):
     written_ns: int | None = None
 
 
+class Sent(Value, frozen=True):
+    """A signal that a record of somebody other than the kernel tells of: by `program`, in its words, at a time (CLOCK_BOOTTIME).
+
+    `itself`: the process raised it (a stack in its core dump that leads through abort).
+    """
+
+    signal: int
+    program: str
+    says: str
+    at_ns: int
+    source: str
+    itself: bool = False
+
+
+class Aftermath(Value, frozen=True):
+    """What was left of an end that nobody watched: which sources were read, which could not be, and how sure the pieces belong together.
+
+    `told_by` are the sources that tell of the end itself. `kernel_log` and `journal` say whether that log could be read and reaches
+    back to the end: only then does its silence mean anything. `counted_oom` names who counted an OOM kill of some process near it. `pid_inside` is its number in its own pid namespace, where that is another;
+    `cpu_limited` tells whether its CPU time was limited (None: not known), which the kernel enforces by SIGKILL and writes down nowhere.
+    """
+
+    read: tuple[str, ...]
+    unread: tuple[MissingEvidence, ...]
+    told_by: tuple[str, ...]
+    kernel_log: bool
+    journal: bool
+    sent: Sent | None = None
+    counted_oom: str | None = None
+    pid_inside: int | None = None
+    joined_by: str = "its process number"
+    cpu_limited: bool | None = None
+
+
 class Scene(Value, frozen=True):
     """Everything that is known about one end when its evidence is collected: a value, so that collecting is a function.
 
     `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
     `baseline` is of its last healthy run, or of this run's beginning (None: `baseline_missing` says why); `installed` is what stands
     in the same places now. `root` leads into the container that it died in ("/proc/PID/root" of one that lives there; None: ours).
+    `past` is set where nobody watched it and its end is put together afterwards.
     """
 
     agent: Agent
@@ -114,6 +149,7 @@ class Scene(Value, frozen=True):
     installed: Baseline | None = None
     baseline_missing: str = ""
     root: str | None = None
+    past: Aftermath | None = None
 
 
 class HangScene(Value, frozen=True):

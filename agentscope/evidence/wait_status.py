@@ -29,7 +29,7 @@ def collect(scene: Scene) -> WaitStatus:
     end = scene.exit
     sources = {"core": "tracepoint sched:sched_process_exit", "none": "waitid(2)", "netlink": "proc connector"}
     return WaitStatus(
-        source=sources.get(end.engine, end.engine),
+        source=sources.get(end.engine, end.engine) if scene.past is None else ", ".join(scene.past.told_by),
         code=end.code,
         signal=end.signal,
         signal_name=signal_name(end.signal) if end.signal is not None else None,

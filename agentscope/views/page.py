@@ -19,6 +19,7 @@ WORDS_KIND = "last-words"
 MEMORY_KINDS = ("memory-history", "memory-limits")
 MOST = 2.0**63  # no time and no size that a kernel can tell is more; a recording may hold anything
 UNDETERMINED = "undetermined"
+RECONSTRUCTED = "reconstructed: nobody watched it end"
 WEIGHTS = ("decisive", "supporting", "context")
 MARKS = {"decisive": "●", "supporting": "○", "context": "·"}
 
@@ -75,7 +76,8 @@ def who_of(incident: IncidentOpened) -> str:
 def identity_of(incident: IncidentOpened) -> str:
     """Cause, confidence and whom it is about, in one line."""
     slug = "" if incident.cause == UNDETERMINED else f"{slug_of(incident)} · "
-    return f"{slug}{confidence_of(incident)} · {who_of(incident)}"
+    past = f"{RECONSTRUCTED} · " if incident.reconstructed else ""
+    return f"{slug}{confidence_of(incident)} · {past}{who_of(incident)}"
 
 
 def confidence_of(incident: IncidentOpened) -> str:
