@@ -75,12 +75,22 @@ def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: flo
         try:
             return diagnose_live(pid_of(who), state, as_json, patience_s)
         except NoSuchProcess:
-            return afterwards(who, None, as_json)
+            from agentscope.enclosed import meant
+
+            found = meant(who)
+            return diagnose_live(found, state, as_json, patience_s) if found is not None else afterwards(who, None, as_json)
     pid = int(who)
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
-    if start_ns_of(pid) is not None:
-        return diagnose_live(pid, state, as_json, patience_s)
+    from agentscope.enclosed import insides, the_one
+
+    inside = insides(pid)
+    if start_ns_of(pid) is not None and not (inside and is_kernel_thread(pid)):
+        status, text = diagnose_live(pid, state, as_json, patience_s)
+        others = ", ".join(each.says() for each in inside if each.pid != pid)
+        return status, text if as_json or not others else f"{text}\n{pid} is also the number, inside, of {others}.\n"
+    if (enclosed := the_one(who, inside)) is not None:
+        return diagnose_live(enclosed, state, as_json, patience_s)
     from agentscope.ledger import Ledger
 
     incident = Ledger(state_dir(state)).incident_of(pid)
@@ -129,7 +139,10 @@ def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float)
     from agentscope.pipeline import hang_of
 
     found = examine(pid, patience_s, nothing if as_json else load_views)
-    found = found._replace(scene=with_standing(found.scene, state_dir(state)))
+    from agentscope.enclosed import asked
+
+    scene = msgspec.structs.replace(found.scene, enclosure=asked(found.scene.process.cgroup))
+    found = found._replace(scene=with_standing(scene, state_dir(state)))
     collected = collect_all(found.scene)
     diagnosis = classify(collected)
     incident = hang_of(found.scene, collected, diagnosis)

@@ -144,6 +144,8 @@ def join(traces: Traces, wanted: Wanted) -> Joined | None:
 
 def is_same(each: Account, last: Account, *, own_pids: bool) -> bool:
     """Whether two accounts are of one end: of one process and one time, or of one run of a unit."""
+    if each is last:
+        return True
     slack = CORE_WRITES_NS if CORE_DUMP in {each.source, last.source} else SAME_END_NS
     if abs(each.at_ns - last.at_ns) > slack:
         return False
@@ -153,7 +155,7 @@ def is_same(each: Account, last: Account, *, own_pids: bool) -> bool:
         return False
     if each.pid is not None and last.pid is not None:
         return each.pid == last.pid
-    return bool(each.unit) and each.unit == last.unit
+    return bool(each.unit) and each.unit == last.unit and each.container == last.container
 
 
 def merged(same: Sequence[Account]) -> Account:

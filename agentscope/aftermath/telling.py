@@ -4,6 +4,7 @@ import msgspec
 
 from agentscope.aftermath import JOURNAL, KERNEL_LOG, Traces, Wanted, journal
 from agentscope.aftermath.joining import Joined
+from agentscope.distributions.enclosing import Enclosure
 from agentscope.evidence import Aftermath, LastSeen, Scene, Words
 from agentscope.incidents import Ended
 from agentscope.model import Agent, KernelLine, MissingEvidence, Process, ProcessExit
@@ -58,6 +59,17 @@ def scene_of(traces: Traces, joined: Joined, wanted: Wanted, baseline_missing: s
         container=end.container[:12] or None,
     )  # fmt: skip
     status = (end.signal or 0) | (0x80 if end.core else 0) if end.signal else (end.code or 0) << 8
+    enclosure = None
+    if container is not None:
+        known = f"the records of {container.runtime}"
+        enclosure = Enclosure(
+            id=container.id,
+            runtime=container.runtime,
+            source=known,
+            name=container.name,
+            image=container.image,
+            pod=container.pod,
+        )
     exit_ = ProcessExit(
         at_ns=end.at_ns, pid=pid, start_ns=start_ns, ppid=0, comm=process.comm, status=status, uid=end.uid or 0, cgroup=cgroup, engine="none",
     )  # fmt: skip
@@ -65,7 +77,7 @@ def scene_of(traces: Traces, joined: Joined, wanted: Wanted, baseline_missing: s
     scene = Scene(
         agent=agent, process=process, scope="agent", exit=exit_, engine="none", kernel_lines=lines_of(traces, joined), words=words,
         words_missing=words_missing, baseline_missing=baseline_missing, past=aftermath_of(traces, joined),
-        root=traces.root, last_seen=LastSeen(at_ns=end.at_ns, cgroups=tuple(msgspec.structs.replace(c, usage_bytes=None) for c in traces.counters)) if traces.counters else None,
+        root=traces.root, enclosure=enclosure, last_seen=LastSeen(at_ns=end.at_ns, cgroups=tuple(msgspec.structs.replace(c, usage_bytes=None) for c in traces.counters)) if traces.counters else None,
     )  # fmt: skip
     return Ended(agent=agent, process=process, scope="agent", exit=exit_), scene
 

@@ -18,6 +18,7 @@ from functools import cache
 import msgspec
 
 from agentscope.baseline import Baseline
+from agentscope.distributions.enclosing import Enclosure
 from agentscope.examination import Examination
 from agentscope.model import (
     Agent,
@@ -66,6 +67,7 @@ class LastSeen(Value, frozen=True):
     """What user space knew of a process while it lived, because /proc is gone when it hears of the death.
 
     `environment` is where it keeps its sessions: of one that keeps none that we know, nothing of its environment is kept.
+    `pids_inside` are its numbers in the pid namespaces below ours, the innermost last; `namespaces` are those of its own.
     """
 
     at_ns: int
@@ -77,6 +79,8 @@ class LastSeen(Value, frozen=True):
     host_total_bytes: int | None = None
     maps: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    pids_inside: tuple[int, ...] = ()
+    namespaces: tuple[str, ...] = ()
 
 
 class Words(Value, frozen=True):
@@ -150,6 +154,7 @@ class Scene(Value, frozen=True):
     baseline_missing: str = ""
     root: str | None = None
     past: Aftermath | None = None
+    enclosure: Enclosure | None = None
 
 
 class HangScene(Value, frozen=True):
@@ -170,6 +175,7 @@ class HangScene(Value, frozen=True):
     root: str | None = None
     last_seen: LastSeen | None = None
     family: tuple[int, ...] = ()
+    enclosure: Enclosure | None = None
 
     def missing(self, kind: str) -> "Missing | None":
         """Why this part of the examination could not be had, where it is known."""
