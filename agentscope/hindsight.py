@@ -18,6 +18,7 @@ from agentscope.model import Confidence, Finding, RuledOut
 LOWER: dict[Confidence, Confidence] = {"certain": "likely", "likely": "possible", "possible": "possible"}
 SIGKILL = 9
 ANSWERS_A_SIGNAL = 128  # a shell's and a handler's status for "signal N": 128 + N
+RUNTIME = "container runtime"  # what a reconstruction calls this source
 IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError"})
 SENT_BY_SOMEBODY = frozenset({"killed/sigkill", "killed/sigterm", "killed/hangup", "killed/signal", "killed/limit"})
 
@@ -55,6 +56,8 @@ def refutable(finding: Finding, past: Reconstruction, collected: Mapping[str, Co
     """Which missing source could show that it was something else, or None."""
     cause = finding.cause
     if cause in SENT_BY_SOMEBODY and not sender_known(collected):
+        if past.told_by == (RUNTIME,):
+            return "it fits, but a runtime's status above 128 is a signal or the program's own exit, and only the runtime tells of it"
         if cause == "killed/sigkill" and not past.kernel_log:
             return "it fits, but only the kernel log could say that the OOM killer did not send it"
         if not past.journal:

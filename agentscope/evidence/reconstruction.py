@@ -42,6 +42,8 @@ def unsaid(past: Aftermath, words: Collected) -> str:
         return f"{words.readings[0].says}, but what is behind that cannot be told from what was left of it"
     if past.counted_oom and not past.kernel_log:
         return f"{past.counted_oom} counted an OOM kill near it, but the kernel log, which names the victim, cannot be had"
+    if past.told_by == ("container runtime",):
+        return "so its runtime has it, for which that and an exit with 128 and this number are one; nothing else tells of it"
     closed = [each.kind for each in past.unread]
     if closed:
         return f"what was left of it does not say why, and there is no telling without the {' and the '.join(closed[:3])}"
