@@ -14,13 +14,12 @@ from agentscope.aftermath import JOURNAL, KERNEL_LOG, RUNTIME, UNIT_STATE, Boot,
 from agentscope.aftermath.asking import Unanswered, answer
 from agentscope.aftermath.journal import DAEMON_UNITS, by_manager, kernel_lines, read_entries
 from agentscope.aftermath.unit_state import SHOWN, read_unit
-from agentscope.agents import container_of, unit_of
+from agentscope.agents import container_of, sees_kernel_numbers, unit_of
 from agentscope.errors import AgentscopeError
 from agentscope.lastseen import memory_cgroups
 from agentscope.model import KernelLine, MissingEvidence
 
 LINES = 4000  # of the journal, for each question: newest first
-FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 COMM_CHARACTERS = 15
 
 
@@ -31,7 +30,7 @@ def this_boot() -> Boot:
         id=Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
         wall_ns=time.time_ns() - boottime,
         offset_ns=boottime - time.clock_gettime_ns(time.CLOCK_MONOTONIC),
-        own_pids=Path("/proc/self/ns/pid").stat().st_ino == FIRST_PID_NAMESPACE,
+        own_pids=sees_kernel_numbers(),
     )
 
 
