@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
 TRACEFS := /sys/kernel/tracing
 
-.PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema record wheel clean
+.PHONY: help setup watch test bench fuzz test-kernels probes lint types schema man record wheel clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -23,9 +23,6 @@ test: setup $(VENV)/.ready-dev ## lint, types, layers, unit, replay and live ker
 .PHONY: checked
 checked: lint types
 	$(BIN)/python -m pytest tests
-
-demo: setup ## start bounded sample agents that die by OOM, segfault and exception, and print each verdict (needs root)
-	@tests/in-lab fixtures/demo.sh $(BIN)/agentscope
 
 bench: setup $(VENV)/.ready-dev ## measure against the budgets of the design, as ratios (needs root, about ten minutes)
 	@tests/in-lab $(BIN)/python -m tests.bench
@@ -48,6 +45,10 @@ types: $(VENV)/.ready-dev ## strict types
 
 schema: setup ## write the JSON Schema of the stream anew
 	$(BIN)/agentscope schema > agentscope/stream.schema.json
+
+man: $(VENV)/.ready-dev ## write the manual pages anew from the commands' own help
+	rm -rf man/man1 && mkdir man/man1
+	$(BIN)/python man/pages.py man/man1
 
 record: setup $(VENV)/.ready-dev ## record the fixtures anew from real crashes (needs root)
 	@tests/in-lab $(BIN)/python -m pytest tests/live --record
@@ -83,4 +84,6 @@ $(VENV)/.ready: pyproject.toml $(PROBES) $(VENV)/.packages
 
 $(VENV)/.ready-dev: pyproject.toml $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@command -v nats-server >/dev/null || (cd $(VENV) && $(APT) download -qq nats-server && dpkg -x nats-server_*.deb nats) >/dev/null 2>&1 || \
+	  echo "nats-server cannot be had: the tests of a fleet are skipped"
 	@touch $@

@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -320,6 +320,33 @@ def check_pid(text: str) -> int:
             f"process {pid} is a thread of the kernel", "it runs no program that could be an agent", "pgrep -a NAME"
         )
     return pid
+
+
+def found_now(targets: Iterable[Target], passed_over: Collection[int]) -> list[tuple[ProcessExec, str]]:
+    """The agents that are there already: who matches a target, but for `passed_over`, and why.
+
+    Raises:
+        NoSuchProcess: a pid that was asked for is gone.
+    """
+    wanted = list(targets)
+    found = [(read_process(int(target.value)), str(target)) for target in wanted if target.kind == "pid"]
+    patterns = [target for target in wanted if target.kind != "pid"]
+    if patterns:
+        for seen in live_processes():
+            because = next((why for target in patterns if (why := matches(target, seen))), None)
+            if because and seen.pid not in passed_over:
+                found.append((seen, because))
+    return roots(found)
+
+
+def configured_name(targets: Iterable[Target], seen: ProcessExec) -> str | None:
+    """The name that the config gives this agent; None where it gives none."""
+    return next((target.name for target in targets if target.name and matches(target, seen)), None)
+
+
+def ourselves() -> set[int]:
+    """This process and those it was started by: never agents."""
+    return {os.getpid(), *(ancestor.pid for ancestor in ancestors_of(os.getppid()))}
 
 
 def roots(candidates: Iterable[tuple[ProcessExec, str]]) -> list[tuple[ProcessExec, str]]:

@@ -8,6 +8,7 @@ pids.rst, cgroup-v2.rst, proc_pid_status(5), getrlimit(2).
 
 import os
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -36,16 +37,17 @@ MOVED = 0.005  # of the limit
 NEAR_WARN = 0.1
 CGROUPS = Path("/sys/fs/cgroup")
 MOST_LEVELS = 16
+USUAL = MemoryConfig()
 Key = tuple[int, int]
 
 
 class Room(NamedTuple):
-    """A limit of memory, and what is used of it."""
+    """A limit of memory, and what is used of it: `path` is that of the cgroup whose limit it is; None: `where` says whose."""
 
     used: int
     limit: int
-    where: str
     path: str | None
+    where: str = ""
 
 
 def held_in(cgroup: CgroupMemory, root: Path = CGROUPS) -> int | None:
@@ -63,6 +65,13 @@ def held_in(cgroup: CgroupMemory, root: Path = CGROUPS) -> int | None:
         if name in counted and value.isdigit():
             counted[name] = int(value)
     return max(0, usage - max(0, counted[cache] - counted[shared]) - counted.get("slab_reclaimable", 0))
+
+
+def held_once(cgroup: CgroupMemory, held: dict[str, int | None]) -> int | None:
+    """The same, read once for all agents in it."""
+    if cgroup.path not in held:
+        held[cgroup.path] = held_in(cgroup)
+    return held[cgroup.path]
 
 
 def own_pages(pid: int) -> int:
@@ -142,7 +151,7 @@ class Ceilings:
 
     def beat(self, rss: Mapping[int, int | None], now: int) -> None:
         """Memory and disk of every agent."""
-        trees = {(tree.agent.pid, tree.agent.start_ns): tree for tree in self.pipeline.incidents.trees}
+        trees = {tree.key: tree for tree in self.pipeline.incidents.trees}
         self.forget(trees)
         held: dict[str, int | None] = {}
         host: tuple[int | None, int | None] | None = None
@@ -167,7 +176,7 @@ class Ceilings:
     def asked_of(self, tree: Tree) -> MemoryConfig:
         """What the config asks for."""
         entry = self.config.agents.get(tree.agent.name)
-        return entry.memory if entry is not None and entry.memory is not None else MemoryConfig()
+        return entry.memory if entry is not None and entry.memory is not None else USUAL
 
     def room_of(self, tree: Tree, rss: int, held: dict[str, int | None], available: int | None) -> Room | None:
         """The tightest limit and what is used of it. Only near it is that read exactly; below, the resident size will do."""
@@ -176,15 +185,9 @@ class Ceilings:
         binding = self.pipeline.cache.binding.get(tree.agent.pid)
         limit = binding.limit_bytes if binding is not None else None
         if binding is not None and limit is not None and (asked.limit_bytes is None or limit <= asked.limit_bytes):
-            path = binding.path
-
-            def read() -> int | None:
-                if path not in held:
-                    held[path] = held_in(binding)
-                return held[path]
-
-            used = rss if max(rss, binding.usage_bytes or 0) < near * limit else self.exact(tree, rss, limit, read)
-            return None if used is None else Room(used, limit, f"of the limit of cgroup {plain(path)}", path)
+            far = max(rss, binding.usage_bytes or 0) < near * limit
+            held_bytes = rss if far else self.exact(tree, rss, limit, partial(held_once, binding, held))
+            return None if held_bytes is None else Room(held_bytes, limit, binding.path)
         if asked.limit_bytes is None and available is None:
             return None
         ceiling = asked.limit_bytes if asked.limit_bytes is not None else rss + (available or 0)
@@ -192,12 +195,12 @@ class Ceilings:
         if used is None:
             return None
         if asked.limit_bytes is not None:
-            return Room(used, ceiling, "of the limit that the config sets", None)
-        return Room(used, used + (available or 0), "of what the host can give", None)
+            return Room(used, ceiling, None, "of the limit that the config sets")
+        return Room(used, used + (available or 0), None, "of what the host can give")
 
     def exact(self, tree: Tree, rss: int, limit: int, read: Callable[[], int | None]) -> int | None:
         """What is used, read again after a few seconds or where the resident size has moved: a reading costs a tenth of a millisecond."""
-        key = (tree.agent.pid, tree.agent.start_ns)
+        key = tree.key
         now, (at_ns, was, used) = now_ns(), self.readings.get(key, (0, 0, 0))
         if now - at_ns < READ_EVERY_NS and abs(rss - was) < MOVED * limit:
             return max(0, used + rss - was)
@@ -253,7 +256,7 @@ class Ceilings:
 
     def tell(self, tree: Tree, counted: Counted, now: int) -> None:
         """A share that is counted and not reckoned: told once where it gets near, once where that is over."""
-        key = (tree.agent.pid, tree.agent.start_ns)
+        key = tree.key
         kind, which, used, limit, words, path = counted
         full, eased = SHARES[kind]
         level = self.levels.get((key, kind, which))
@@ -286,6 +289,7 @@ def memory_told(tree: Tree, room: Room, warned: Warned, now: int) -> Pressure:
     """A warning of memory as the stream has it."""
     growth = warned.growth
     seconds = warned.seconds
+    where = room.where if room.path is None else f"of the limit of cgroup {plain(room.path)}"
     return Pressure(
         at_ns=now,
         agent_pid=tree.agent.pid,
@@ -294,7 +298,7 @@ def memory_told(tree: Tree, room: Room, warned: Warned, now: int) -> Pressure:
         used=warned.used,
         limit=warned.limit,
         share=round(warned.used / warned.limit, 4),
-        says=" ".join(memory_words(tree.agent.name, room.where, warned)),
+        says=" ".join(memory_words(tree.agent.name, where, warned)),
         slope_bytes_per_s=None if growth is None else round(growth.slope, 1),
         seconds_to_limit=None if seconds is None else round(seconds, 1),
         seconds_at_least=None if warned.at_least is None else round(warned.at_least, 1),

@@ -3,17 +3,17 @@
 import json
 import os
 import sys
-from collections.abc import Callable
 from typing import Any
 
 import click
 
 from agentscope import __version__
+from agentscope.completion import cause_names, completion, drill_names
 from agentscope.errors import AgentscopeError, ExitStatus, UsageError
+from agentscope.metrics import metrics
+from agentscope.options import patience_option, resume_option, shared_options, target_options, wanted_of
 from agentscope.printing import silence, write_out
 from agentscope.service import service
-
-Command = Callable[..., Any]
 
 
 def run_command(arguments: list[str]) -> int:
@@ -41,95 +41,33 @@ def run_command(arguments: list[str]) -> int:
     return int(status or 0)
 
 
-def shared_options(command: Command) -> Command:
-    """Options that every command takes."""
-    state = click.option(
-        "--state-dir", metavar="DIR", envvar="AGENTSCOPE_STATE_DIR", help="Where incidents are recorded [/var/lib/agentscope]."
-    )
-    return state(command)
-
-
-def target_options(command: Command) -> Command:
-    """Options that say what to watch."""
-    options = [
-        click.option("--pid", "pids", multiple=True, metavar="N", help="Watch this process and its descendants."),
-        click.option("--name", "names", multiple=True, metavar="REGEX", help="Watch processes by name, running or started later."),
-        click.option("--unit", "units", multiple=True, metavar="NAME", help="Watch a systemd unit."),
-        click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
-        click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
-        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
-    ]  # fmt: skip
-    for option in reversed(options):
-        command = option(command)
-    return shared_options(patience_option(command))
-
-
-def resume_option(command: Command) -> Command:
-    """The option that says whether recovery goes on with what is open in the ledger. It does, unless told otherwise.
-
-    Not to go on would leave an agent dead whose recovery was only interrupted by our own end, or an act without its outcome.
-    """
-    return click.option(
-        "--resume/--no-resume",
-        default=True,
-        help="Go on with recoveries that the ledger still has open [yes].",
-    )(command)
-
-
-def patience_option(command: Command) -> Command:
-    """The option that says how patient to be."""
-    return click.option(
-        "--hang-after",
-        type=click.FloatRange(min=1),
-        default=30.0,
-        metavar="SECONDS",
-        help="How long something may be outstanding before it can be called a hang [30].",
-    )(command)
-
-
-def wanted_of(
-    pids: tuple[str, ...], names: tuple[str, ...], units: tuple[str, ...], cgroups: tuple[str, ...], config: str | None
-) -> Any:
-    """What the options ask for, as a Config; nothing asked means agents known by signature.
-
-    Raises:
-        NoSuchProcess, UsageError, BadInput: one of them cannot be watched.
-    """
-    import msgspec
-
-    from agentscope.agents import Target, check_pid
-    from agentscope.config import Config, read_config
-
-    chosen = [Target(kind="pid", value=str(check_pid(pid))) for pid in pids]
-    chosen += [Target(kind="name", value=name) for name in names]
-    chosen += [Target(kind="unit", value=unit) for unit in units]
-    chosen += [Target(kind="cgroup", value=cgroup) for cgroup in cgroups]
-    read = read_config(config) if config else Config()
-    chosen += read.targets
-    for target in chosen:
-        if target.kind in {"name", "command"}:
-            target.pattern()
-    return msgspec.structs.replace(read, targets=tuple(chosen) or (Target(kind="signature", value=""),))
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}, commands={"service": service})
+@click.group(
+    short_help="explain agents that die or hang, bring them back",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    commands=[service, completion, metrics],
+)
 @click.version_option(__version__, prog_name="agentscope")
 def main() -> None:
-    """Tells why a long-running process died, with proof from the kernel.
+    """Tells why an agent died or hangs, with proof from the kernel, and brings it back.
 
     \b
     sudo agentscope watch --name my_agent.py      a screen of what runs and what died
     sudo agentscope run -- python my_agent.py     start it, and explain its end
     agentscope diagnose 4711                      one report, of the living or the dead
+    agentscope check 4711                         what it would die of, before it does
+    sudo agentscope drill oom                     a sample agent dies, and you see what is said
     agentscope doctor                             what works on this machine
     """  # noqa: D301 - \b is click's mark for "keep these lines"
 
 
-@main.command()
+@main.command(short_help="Print what happens as NDJSON, one a line")
 @target_options
 @resume_option
+@click.option(
+    "--to", multiple=True, metavar="URL", help="Send it there, not to standard output (-): file:, unix:, journal:, https: …"
+)
 @click.option("--for", "for_s", type=click.FloatRange(min=0), metavar="SECONDS", help="Stop after this long.")
-def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: float, resume: bool, **targets: Any) -> int:
+def events(state_dir: str | None, hang_after: float, resume: bool, to: tuple[str, ...], for_s: float | None, engine: str, **targets: Any) -> int:  # noqa: PLR0917 - click gives them by name # fmt: skip
     """Print what happens to agents as NDJSON, one CloudEvents object a line; the first line is agentscope.ready."""
     import asyncio
 
@@ -137,25 +75,25 @@ def events(for_s: float | None, state_dir: str | None, engine: str, hang_after: 
     from agentscope.session import stream_events
     from agentscope.state import state_dir as state_dir_of
 
-    wanted = wanted_of(**targets)
-    return asyncio.run(stream_events(wanted, engine, Terms(hang_after, state_dir_of(state_dir), resume), for_s))
+    terms = Terms(hang_after, state_dir_of(state_dir), resume)
+    return asyncio.run(stream_events(wanted_of(**targets), engine, terms, for_s, to))
 
 
-@main.command()
+@main.command(short_help="A screen of agents and of what became of them")
 @target_options
 @resume_option
 @click.option("--once", is_flag=True, help="Print a plain table once and leave; needs no privilege.")
 @click.option("--replay", "recording", metavar="FILE", help="Show a recording instead of this machine.")
 @click.option(
-    "--speed",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    metavar="TIMES",
-    help="Play it so many times as fast; 0 shows its end at once [1].",
+    "--fleet", metavar="URL", envvar="AGENTSCOPE_FLEET", help="Show all hosts that publish to nats://HOST:PORT, not this one."
+)
+@click.option(
+    "--speed", type=click.FloatRange(min=0), default=1.0, metavar="TIMES", help="Play it so many times as fast; 0: its end [1]."
 )
 def watch(  # noqa: PLR0917 - click gives them by name
     once: bool,
     recording: str | None,
+    fleet: str | None,
     speed: float,
     state_dir: str | None,
     engine: str,
@@ -166,6 +104,13 @@ def watch(  # noqa: PLR0917 - click gives them by name
     """Show agents and their incidents on a screen; without a terminal, print a plain table once."""
     from agentscope.views.tui import can_show
 
+    if fleet is not None and not recording:
+        from agentscope.fleet.watching import fleet_screen, print_fleet
+
+        if can_show() and not once:
+            return fleet_screen(fleet)
+        write_out(print_fleet(fleet))
+        return ExitStatus.HEALTHY
     if once or not can_show():
         from agentscope.replaying import recorded_events
         from agentscope.session import print_table
@@ -180,7 +125,10 @@ def watch(  # noqa: PLR0917 - click gives them by name
     return watch_screen(Watching(wanted_of(**targets), engine, hang_after, state_dir, resume=resume))
 
 
-@main.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@main.command(
+    short_help="Start a command, explain its end, bring it back",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
 @click.option("--name", help="Name of the agent in what is told, and in the config.")
 @click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
 @click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
@@ -211,7 +159,7 @@ def run(  # noqa: PLR0917 - click gives them by name
     return run_child(command, name, engine, Terms(hang_after, state_dir_of(state_dir)), wanted)
 
 
-@main.command()
+@main.command(short_help="Explain one process: alive, hung or dead")
 @click.argument("who", required=False, metavar="PID|NAME|UNIT")
 @click.option("--log", "log", metavar="FILE", help="Read kernel or program output from FILE, or - for standard input.")
 @click.option("--json", "as_json", is_flag=True, help="Print the same facts as JSON.")
@@ -222,6 +170,9 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
 
     Exit status: 0 healthy or a clean end, 10 fault found, 20 undetermined, 3 no such process, 4 not permitted, 64 usage.
     """
+    from agentscope.sources.ahead import ahead_of
+
+    ahead = ahead_of(who)
     from agentscope.diagnosing import diagnose_log, diagnose_process
 
     if (who is None) == (log is None):
@@ -231,13 +182,13 @@ def diagnose(who: str | None, log: str | None, as_json: bool, hang_after: float,
             "agentscope diagnose 4711, or agentscope diagnose --log FILE",
         )
     status, text = (
-        diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json, hang_after)
+        diagnose_log(log, as_json) if log is not None else diagnose_process(who or "", state_dir, as_json, hang_after, ahead)
     )
     write_out(text)
     return status
 
 
-@main.command()
+@main.command(short_help="Audit a living process for what kills agents")
 @click.argument("who", metavar="PID|NAME|UNIT")
 @click.option("--config", metavar="FILE", help="Take its health check, lock file and recovery from a config file.")
 @click.option("--json", "as_json", is_flag=True, help="Print the points as JSON.")
@@ -254,7 +205,7 @@ def check(who: str, config: str | None, as_json: bool, state_dir: str | None) ->
     return status
 
 
-@main.command()
+@main.command(short_help="Judge a recording again")
 @click.argument("file")
 @click.option("--json", "as_json", is_flag=True, help="Print the replayed lines instead of reports.")
 @shared_options
@@ -269,8 +220,8 @@ def replay(file: str, as_json: bool, state_dir: str | None) -> int:  # noqa: ARG
     return ExitStatus.BAD_INPUT if problems else ExitStatus.HEALTHY
 
 
-@main.command()
-@click.argument("cause", required=False)
+@main.command(short_help="A cause in plain words")
+@click.argument("cause", required=False, shell_complete=cause_names)
 def explain(cause: str | None) -> int:
     """Explain a cause in plain words, such as oom/cgroup; without one, list them all."""
     from agentscope.causes import causes
@@ -289,7 +240,7 @@ def explain(cause: str | None) -> int:
     return ExitStatus.HEALTHY
 
 
-@main.command()
+@main.command(short_help="What works on this machine, and what does not")
 @click.option("--json", "as_json", is_flag=True, help="Print the checks as JSON.")
 @shared_options
 def doctor(as_json: bool, state_dir: str | None) -> int:
@@ -309,7 +260,7 @@ def doctor(as_json: bool, state_dir: str | None) -> int:
     return ExitStatus.HEALTHY if engine.ok else ExitStatus.UNAVAILABLE
 
 
-@main.command()
+@main.command(short_help="What died, and what was done about it")
 @click.option("--since", metavar="DURATION", help="Only what happened in the last 30m, 24h or 7d.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the records of the stream: incidents, and what was done about them."
@@ -327,7 +278,7 @@ def incidents(since: str | None, as_json: bool, state_dir: str | None) -> int:
     return ExitStatus.HEALTHY
 
 
-@main.command()
+@main.command(short_help="One incident on record, as text or as a page")
 @click.argument("incident", metavar="ID")
 @click.option("--json", "as_json", is_flag=True, help="Print its records as the stream had them, one a line.")
 @click.option("--html", "page", metavar="FILE", help="Write it as one page to attach to a ticket; - is standard output.")
@@ -342,12 +293,12 @@ def show(incident: str, as_json: bool, page: str | None, state_dir: str | None) 
     return ExitStatus.HEALTHY
 
 
-@main.group()
+@main.group(short_help="Is the record of all that whole?")
 def ledger() -> None:
     """The record of incidents and of what was done: is it whole?"""
 
 
-@ledger.command()
+@ledger.command(short_help="Check that nothing is missing or changed")
 @click.option("--json", "as_json", is_flag=True, help="Print what was found as JSON.")
 @click.option("--config", metavar="FILE", help="Look for anchors where the [ledger] table of this file puts them, too.")
 @click.option("--anchors", metavar="FILE", help="Compare with these anchored heads, one a line, too.")
@@ -379,14 +330,7 @@ def schema() -> int:
     return ExitStatus.HEALTHY
 
 
-def drill_names(*_: object) -> list[str]:
-    """The drills that there are, for the shell to complete."""
-    from agentscope.drills import kinds
-
-    return list(kinds())
-
-
-@main.command()
+@main.command(short_help="Have a sample agent die, to see what is said")
 @click.argument("kind", metavar="oom|hang|segfault|drift|exception", shell_complete=drill_names)
 @click.option("--diagnose/--no-diagnose", default=None, help="Judge it here [if nobody else watches].")
 @shared_options

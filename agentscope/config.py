@@ -1,4 +1,4 @@
-"""`agentscope.toml`: which processes are agents, and how to ask whether they are well.
+"""`agentscope.toml`: which processes are agents, how to ask whether they are well, and where what is told goes.
 
 Read as root, so it must be owned by root or by the caller, and writable by nobody else.
 """
@@ -18,6 +18,7 @@ from agentscope.ledger.settings import Settings, read_settings
 from agentscope.model import Value
 from agentscope.policy import Policy, read_policy
 from agentscope.pressure import WARN
+from agentscope.sinks import Chosen, read_sinks
 from agentscope.sizes import bytes_of
 
 SIZE_LIMIT_BYTES = 1 << 20
@@ -77,6 +78,7 @@ class Config(Value, frozen=True):
     targets: tuple[Target, ...] = ()  # each carries the name of its agent, which is the key of `agents`
     owner_uid: int = 0
     ledger: Settings = Settings()
+    sinks: tuple[Chosen, ...] = ()
 
 
 class _HealthTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -120,6 +122,7 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     agent: dict[str, dict[str, Any]] = {}
     ledger: dict[str, Any] = {}
+    sink: dict[str, dict[str, Any]] = {}
 
 
 def read_config(name: str) -> Config:
@@ -149,7 +152,8 @@ def read_config(name: str) -> Config:
     agents = {label: agent_of(name, label, table) for label, table in found.agent.items()}
     targets = tuple(target for label, agent in agents.items() for target in targets_of(name, label, agent))
     ledger = read_settings(f"the config file {name} is not right: ledger", found.ledger, facts.st_uid)
-    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid, ledger=ledger)
+    sinks = read_sinks(f"the config file {name} is not right", found.sink)
+    return Config(agents=agents, targets=targets, owner_uid=facts.st_uid, ledger=ledger, sinks=sinks)
 
 
 def check_owner(name: str, facts: os.stat_result) -> None:

@@ -4,10 +4,12 @@ Whatever blocks goes into a thread beside the loop; what changes the watching is
 """
 
 import asyncio
+import json
 import os
 import pwd
+import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import msgspec
 
@@ -15,8 +17,9 @@ from agentscope.agents import is_kernel_thread, live_processes, same_identity, s
 from agentscope.commandlines import program_name
 from agentscope.errors import NoSuchProcess, UsageError
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, collect_all
-from agentscope.model import Agent, IncidentOpened, Pulse, RuledOut
+from agentscope.model import Agent, Diagnosis, IncidentOpened, Pulse, RuledOut
 from agentscope.pipeline import hang_of, now_ns
+from agentscope.policy import RESTORING, Policy
 from agentscope.views.tui.deeds import Candidate, Look, Means
 
 if TYPE_CHECKING:
@@ -25,7 +28,18 @@ if TYPE_CHECKING:
 
 PICKED = "a person picked it from the list of processes"
 STACK_KINDS = frozenset({"python-threads", "native-threads", "async-tasks"})
-NO_RECOVERY = "no config says how: without [agent.NAME.recovery] agentscope only watches, and starts nothing"
+NO_RECOVERY = "no config says how, and without that agentscope only watches, and starts nothing"
+ASKED_ADVICE = "nothing was found wrong with it; if it is not well again, d on the screen while it is so tells what it does"
+TYPE_THIS = "to have r do it, put this into a file and watch with --config FILE:"
+
+
+class Examined(NamedTuple):
+    """One examination: what was looked at, what was found, what that means, and the same for the screen."""
+
+    scene: HangScene
+    collected: dict[str, Collected]
+    diagnosis: Diagnosis
+    look: Look
 
 
 class Desk:
@@ -39,11 +53,10 @@ class Desk:
 
     async def look(self, agent: Agent) -> Look:
         """Examine it, as `agentscope diagnose PID` does."""
-        _, look = await asyncio.to_thread(self.examined, agent)
-        return look
+        return (await asyncio.to_thread(self.examined, agent)).look
 
-    def examined(self, agent: Agent) -> tuple[HangScene, Look]:
-        """The same, with the scene, in a thread."""
+    def examined(self, agent: Agent) -> Examined:
+        """The same, with all that led to it, in a thread."""
         from agentscope.classifier import classify
         from agentscope.examining import examine
 
@@ -55,7 +68,8 @@ class Desk:
             at_ns=now_ns(), agent_pid=agent.pid, agent_start_ns=agent.start_ns, state=found.state, rss_bytes=None,
             cpu_percent=found.cpu_percent, threads=sum(len(process.threads) for process in scene.examination.processes),
         )  # fmt: skip
-        return scene, look_of(agent, collected, pulse, hang_of(scene, collected, classify(collected)))
+        diagnosis = classify(collected)
+        return Examined(scene, collected, diagnosis, look_of(agent, collected, pulse, hang_of(scene, collected, diagnosis)))
 
     async def stacks(self, agent: Agent) -> Look:
         """Take its stacks, whether anything is outstanding or not."""
@@ -103,10 +117,12 @@ class Desk:
         if keeper is None:
             says = [NO_RECOVERY]
             if agent.unit is not None:
-                says.append(f"it belongs to unit {agent.unit}: sudo systemctl restart {agent.unit}")
+                says.append(f"by hand: it belongs to unit {agent.unit}: sudo systemctl restart {agent.unit}")
             elif agent.container is not None:
-                says.append(f"it lives in container {agent.container}: docker restart {agent.container}")
-            return Means(says=tuple(says))
+                says.append(f"by hand: it lives in container {agent.container}: docker restart {agent.container}")
+            if any(target.name == agent.name for target in self.live.targets):
+                return Means(says=(*says, "to have r do it, add to its entry in the config:"), config=config_of(agent)[2:])
+            return Means(says=(*says, TYPE_THIS), config=config_of(agent))
         if keeper.chain is not None:
             return Means(says=(f"that is under way: incident {keeper.chain.incident}, as the ladder of its config says",))
         if start_ns_of(agent.pid) is None or not same_identity(start_ns_of(agent.pid) or 0, agent.start_ns):
@@ -115,27 +131,28 @@ class Desk:
             return Means(
                 says=("its recovery is over, and what was tried stands in its incident", f"to start it by hand{typed}")
             )
-        ladder = ", then ".join(keeper.policy.ladder_of("hang"))
-        return Means(
-            says=(
-                "it is examined first; where a hang is found, it is told as an incident and brought back as its config says",
-                f"for a hang that is: {ladder or 'nothing'}",
-                "an agent that is well is left alone",
-            ),
-            can=True,
-        )
+        return means_of(keeper.policy)
 
     async def recover(self, agent: Agent) -> str:
-        """Examine it, and where it hangs tell that, so that its recovery begins."""
+        """Examine it, tell its hang or that a person found it not well, and so begin its recovery, which writes down what it does."""
         if not self.means(agent).can:
             raise UsageError(f"{agent.name} cannot be brought back now", "its recovery says nothing, or is under way")
-        scene, look = await asyncio.to_thread(self.examined, agent)
+        found = await asyncio.to_thread(self.examined, agent)
         watched = self.live.vigil.agents.get((agent.pid, agent.start_ns))
-        if look.incident is None or watched is None:
-            return f"{agent.name} was left alone: no hang was found, so there is nothing to recover from"
-        if watched.incident is None:
-            self.tell(watched, scene, look.incident)
-        return f"{agent.name} hangs: {look.incident.headline}; its recovery has begun"
+        if watched is None or not self.means(agent).can:
+            return f"{agent.name} has ended meanwhile, or its recovery has begun"
+        if found.look.incident is not None:
+            if watched.incident is None:
+                self.tell(watched, found.scene, found.look.incident)
+            return f"{agent.name} hangs: {found.look.incident.headline}; its recovery has begun"
+        asked = f"A person had {agent.name} brought back; no hang was found"
+        incident = hang_of(found.scene, found.collected, found.diagnosis, asked)
+        assert incident is not None
+        incident = msgspec.structs.replace(incident, advice=(ASKED_ADVICE,))
+        # not as its hang: the vigil would soon find that it goes on, and close it
+        self.live.pipeline.keep(incident)
+        self.live.pipeline.announce(incident)
+        return f"no hang of {agent.name} was found; its recovery has begun, because you asked for it"
 
     def tell(self, watched: "Watched", scene: HangScene, incident: IncidentOpened) -> None:
         """Tell a hang that a person had looked for, as the vigil tells its own."""
@@ -143,6 +160,58 @@ class Desk:
         watched.waits.hung = incident.subtype or "unknown"
         self.live.pipeline.keep(incident)
         self.live.pipeline.announce(incident)
+
+
+def means_of(policy: Policy) -> Means:
+    """What would be done about an agent that lives, by the ladder for a hang."""
+    ladder = policy.ladder_of("hang")
+    named = ", then ".join(ladder) or "nothing"
+    if RESTORING.isdisjoint(ladder):
+        return Means(
+            says=(
+                f"its ladder for a hang is: {named}; that does not start it again",
+                "to have r do it, in its recovery table:",
+            ),
+            config=('ladder = { hang = ["stacks", "restart", "alert"] }',),
+        )
+    how = (
+        f"restart is: {' '.join(policy.restart)}"
+        if policy.restart
+        else "restart asks whoever owns it (systemd, a container ...)"
+    )
+    first = (
+        "dry-run = true: nothing is done, only recorded"
+        if policy.dry_run
+        else "it is brought back at once, whether or not a hang is found"
+    )
+    return Means(
+        says=(
+            f"{first}; it is looked at before, for up to three seconds, so that the record tells how it was",
+            f"as its config says for a hang: {named}; what does not help is left for the next",
+            how,
+        ),
+        can=True,
+    )
+
+
+def config_of(agent: Agent) -> tuple[str, ...]:
+    """The lines of a config by which this agent would be brought back; JSON's strings are TOML's."""
+    name = (
+        agent.name
+        if agent.name.replace("-", "").replace("_", "").isalnum() and agent.name.isascii()
+        else json.dumps(agent.name)
+    )
+    match, command = ("name", re.escape(agent.name)), ["/path/to/what/starts/it"]
+    if agent.unit is not None:
+        match, command = ("unit", agent.unit), ["systemctl", "restart", agent.unit]
+    elif agent.container is not None:
+        command = ["docker", "restart", agent.container]
+    return (
+        f"[agent.{name}]",
+        f"match = {{ {match[0]} = {json.dumps(match[1])} }}",
+        f"[agent.{name}.recovery]",
+        f"restart = {json.dumps(command)}",
+    )
 
 
 def check_same(process: Agent | Candidate) -> None:

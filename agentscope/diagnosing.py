@@ -32,6 +32,7 @@ from agentscope.symbols.signals import signal_name
 if TYPE_CHECKING:
     from agentscope.aftermath import Traces, Wanted
     from agentscope.examining import Examined
+    from agentscope.sources.ahead import Ahead
 
 LOG_LIMIT_BYTES = 4 << 20
 
@@ -65,20 +66,24 @@ def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
     return status, render_log_findings(readings, width=width_of(sys.stdout), color=wants_color(sys.stdout))
 
 
-def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
-    """What is known of one process: live, recorded by a watcher, or reconstructed from what others wrote down.
+def diagnose_process(
+    who: str, state: str | None, as_json: bool, patience_s: float, ahead: "Ahead | None" = None
+) -> tuple[ExitStatus, str]:
+    """What is known of one process: live, recorded by a watcher, or reconstructed from what others wrote down. `ahead` has the probes.
 
     Raises:
         NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
     """
     if not (who.isascii() and who.isdigit()):
         try:
-            return diagnose_live(pid_of(who), state, as_json, patience_s)
+            return diagnose_live(pid_of(who), state, as_json, patience_s, ahead)
         except NoSuchProcess:
             from agentscope.enclosed import meant
 
             found = meant(who)
-            return diagnose_live(found, state, as_json, patience_s) if found is not None else afterwards(who, None, as_json)
+            return (
+                diagnose_live(found, state, as_json, patience_s, ahead) if found is not None else afterwards(who, None, as_json)
+            )
     pid = int(who)
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
@@ -86,11 +91,11 @@ def diagnose_process(who: str, state: str | None, as_json: bool, patience_s: flo
 
     inside = insides(pid)
     if start_ns_of(pid) is not None and not (inside and is_kernel_thread(pid)):
-        status, text = diagnose_live(pid, state, as_json, patience_s)
+        status, text = diagnose_live(pid, state, as_json, patience_s, ahead)
         others = ", ".join(each.says() for each in inside if each.pid != pid)
         return status, text if as_json or not others else f"{text}\n{pid} is also the number, inside, of {others}.\n"
     if (enclosed := the_one(who, inside)) is not None:
-        return diagnose_live(enclosed, state, as_json, patience_s)
+        return diagnose_live(enclosed, state, as_json, patience_s, ahead)
     from agentscope.ledger import Ledger
 
     incident = Ledger(state_dir(state)).incident_of(pid)
@@ -116,7 +121,9 @@ def pid_of(who: str) -> int:
     return chosen[0].pid
 
 
-def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float) -> tuple[ExitStatus, str]:
+def diagnose_live(
+    pid: int, state: str | None, as_json: bool, patience_s: float, ahead: "Ahead | None" = None
+) -> tuple[ExitStatus, str]:
     """A process that is there, examined: a hang as its incident, else what it is and does; a zombie's end is told from its status.
 
     Raises:
@@ -135,11 +142,11 @@ def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float)
     if fields[0] == "Z":
         return zombie(pid, int(fields[-1]), as_json)
     from agentscope.examining import examine
-    from agentscope.marks import with_standing
     from agentscope.pipeline import hang_of
 
-    found = examine(pid, patience_s, nothing if as_json else load_views)
+    found = examine(pid, patience_s, load_marks if as_json else load_views, ahead)
     from agentscope.enclosed import asked
+    from agentscope.marks import with_standing
 
     scene = msgspec.structs.replace(found.scene, enclosure=asked(found.scene.process.cgroup))
     found = found._replace(scene=with_standing(scene, state_dir(state)))
@@ -151,14 +158,20 @@ def diagnose_live(pid: int, state: str | None, as_json: bool, patience_s: float)
     return alive(found, collected, as_json)
 
 
-def nothing() -> None:
-    """Nothing to do meanwhile."""
+def load_marks() -> None:
+    """Load what tells whether it stands on what it stood on when it was well, and whether it is a tool that keeps transcripts."""
+    import agentscope.marks
+    import agentscope.transcripts
+
+    assert agentscope.marks
+    agentscope.transcripts.readers()
 
 
 def load_views() -> None:
-    """Load what the report is drawn with."""
-    from agentscope.views import drawing, report  # noqa: F401 - loading it is the purpose
+    """The same, and what the report is drawn with."""
+    from agentscope.views import drawing, report  # noqa: F401 - as above
 
+    load_marks()
     drawing.warm()
 
 

@@ -7,7 +7,7 @@ and the sockets when the last byte came. What only a watcher could have known is
 import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import msgspec
 
@@ -23,6 +23,9 @@ from agentscope.lastseen import read_last_seen
 from agentscope.model import AgentSeen, EngineName, MissingEvidence, ProcessSample
 from agentscope.pipeline import boot_wall_ns, now_ns
 from agentscope.waits import AgentWaits, Waits
+
+if TYPE_CHECKING:
+    from agentscope.sources.ahead import Ahead
 
 BETWEEN_S = 0.1
 QUOTA_S = 1.0
@@ -86,13 +89,13 @@ class Examined(NamedTuple):
 
 
 @contextlib.contextmanager
-def sampler() -> Iterator[Sampler]:
-    """The best that this user may have: the examination probes, else /proc."""
+def sampler(ahead: "Ahead | None" = None) -> Iterator[Sampler]:
+    """The best that this user may have: the examination probes, which may be loaded `ahead`, else /proc."""
     found: Sampler
     try:
         from agentscope.sources.examiner import Examiner
 
-        found = Examiner()
+        found = Examiner() if ahead is None else ahead.examiner()
     except (AgentscopeError, OSError):
         found = FromProc()
     try:
@@ -101,17 +104,19 @@ def sampler() -> Iterator[Sampler]:
         found.close()
 
 
-def examine(pid: int, patience_s: float, meanwhile: Callable[[], None] = lambda: None) -> Examined:
+def examine(
+    pid: int, patience_s: float, meanwhile: Callable[[], None] = lambda: None, ahead: "Ahead | None" = None
+) -> Examined:
     """Examine this process and its descendants, as a suspect if anything is outstanding.
 
-    `meanwhile` is done between the two samples, which are a tenth of a second apart.
+    `meanwhile` is done between the two samples, which are a tenth of a second apart. `ahead` has the probes, or will have them.
 
     Raises:
         NoSuchProcess: it ended meanwhile.
     """
     members = family_of(pid)
     waits = Waits(patience_s)
-    with sampler() as sampled:
+    with sampler(ahead) as sampled:
         pids = [member.process.pid for member in members]
         agent = members[0].tree.agent
         held = read_cgroup(pid)

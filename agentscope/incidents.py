@@ -85,6 +85,10 @@ class Tree:
     live: dict[int, Member] = field(default_factory=dict)
     recent: deque[int] = field(default_factory=lambda: deque(maxlen=RECENT_KEPT))
     outer: tuple[int, ...] = ()
+    key: tuple[int, int] = field(init=False)  # pid and start of the agent
+
+    def __post_init__(self) -> None:
+        self.key = (self.agent.pid, self.agent.start_ns)
 
     def family(self) -> tuple[int, ...]:
         """Pids of the tree, root first."""

@@ -18,12 +18,13 @@ from agentscope.agents import (
     agent_of,
     ancestors_of,
     children_by_parent,
+    configured_name,
     descendants_of,
-    live_processes,
+    found_now,
     matches,
+    ourselves,
     process_of,
     read_process,
-    roots,
     start_ns_of,
 )
 from agentscope.config import Config
@@ -83,7 +84,7 @@ class Live:
         self.engine = engine
         self.kernel_log = kernel_log
         self.members = pipeline.incidents.members
-        self.own = {os.getpid(), *(ancestor.pid for ancestor in ancestors_of(os.getppid()))}
+        self.own = ourselves()
         self.backlog: deque[AnyEvent] = deque()
         self.folding = False
         self.reads_left = READS_A_SECOND
@@ -104,7 +105,7 @@ class Live:
         discovering = any(target.kind != "pid" for target in self.targets)
         if discovering:
             self.engine.watch_discovered(True)
-        found = self.find()
+        found = found_now(self.targets, self.own)
         for seen, _ in found:
             self.engine.watch(seen.pid)
             self.capture_words_of(seen)
@@ -212,21 +213,6 @@ class Live:
 
     # --- agents -----------------------------------------------------------------------------------------------------------
 
-    def find(self) -> list[tuple[ProcessExec, str]]:
-        """The processes that are there already and match a target.
-
-        Raises:
-            NoSuchProcess: a pid that was asked for is gone.
-        """
-        found = [(read_process(int(target.value)), str(target)) for target in self.targets if target.kind == "pid"]
-        patterns = [target for target in self.targets if target.kind != "pid"]
-        if patterns:
-            for seen in live_processes():
-                because = next((why for target in patterns if (why := matches(target, seen))), None)
-                if because and seen.pid not in self.own:
-                    found.append((seen, because))
-        return roots(found)
-
     def execed(self, event: ProcessExec) -> None:
         """A program started: one of an agent's, a new agent, or nobody's."""
         if event.pid in self.members or event.ppid in self.members:
@@ -271,7 +257,7 @@ class Live:
     def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int, label: str | None = None) -> None:
         """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
         seen = family[0]
-        label = label or next((target.name for target in self.targets if target.name and matches(target, seen)), None)
+        label = label or configured_name(self.targets, seen)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
         self.probes.adopt(agent, label)

@@ -3,6 +3,7 @@
 Live (`live.py` brings events from the kernel) and on a recording (`replay`, below) it is the same path.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -87,7 +88,7 @@ class Pipeline:
         self.engine = engine
         self.ledger = ledger
         self.incidents = Incidents()
-        self.recorder = Recorder(boot_id(), boot_wall_ns())
+        self.recorder = Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex())
         self.cache = LastSeenCache(self.recorder.boot_wall_ns)
         self.marks = marks_in(ledger.folder.parent) if ledger is not None else None
         self.kernel_lines: list[KernelLine] | None = []  # None: the kernel log cannot be read
@@ -224,7 +225,7 @@ class Pipeline:
             victim=ended.victim,
             kernel_lines=None if lines is None else tuple(lines[-LOG_LINES_READ:]) if end.signal else (),
             last_seen=seen,
-            memory=tuple(self.cache.memory.get(pid, ())),
+            memory=self.cache.memory.of(pid, ended.process.start_ns),
             words=words,
             words_missing=words_missing,
             family=ended.family,
@@ -340,14 +341,16 @@ def verdict_of(collected: dict[str, Collected], diagnosis: Diagnosis, unexplaine
     }
 
 
-def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagnosis) -> IncidentOpened | None:
-    """The incident of a hang, where a cause is at least likely or the owner's own probe says that it is not well; else None."""
+def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagnosis, asked: str = "") -> IncidentOpened | None:
+    """The incident of a hang: a cause is at least likely, or its owner's probe, or a person, `asked`, says that it is not well; or None."""
     seen = scene.examination
     sure = any(finding.confidence != "possible" for finding in diagnosis.findings)
     failing = seen.health is not None and seen.health.failing_since_ns is not None
     overdue = seen.progress is not None and seen.progress.overdue
     if not sure and not failing and not overdue:
-        return None
+        if not asked:
+            return None
+        diagnosis = msgspec.structs.replace(diagnosis, findings=())
     what = (
         seen.health.says
         if failing and seen.health
@@ -357,7 +360,7 @@ def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagno
     )
     fields: dict[str, Any] = {
         "at_ns": seen.at_ns,
-        "incident": f"{boot_id()[:8]}-{scene.process.pid}-{scene.process.start_ns // 1_000_000}-hang-{seen.at_ns // 1_000_000_000}",
+        "incident": f"{boot_id()[:8]}-{scene.process.pid}-{scene.process.start_ns // 1_000_000}-{'asked' if asked else 'hang'}-{seen.at_ns // 1_000_000_000}",
         "agent": scene.agent,
         "process": scene.process,
         "scope": scene.scope,
@@ -367,7 +370,7 @@ def hang_of(scene: HangScene, collected: dict[str, Collected], diagnosis: Diagno
         "engine": scene.engine,
         "detected_in_ms": round(max(0, now_ns() - seen.at_ns) / 1e6, 3),
     }
-    unexplained = f"{scene.process.comm or 'the agent'} is not well ({what}), and nothing that was seen explains it"
+    unexplained = asked or f"{scene.process.comm or 'the agent'} is not well ({what}), and nothing that was seen explains it"
     return msgspec.convert(
         fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
     )
@@ -391,9 +394,7 @@ def incident_of(ended: Ended, scene: Scene, collected: dict[str, Collected], dia
         "detected_in_ms": 0.0 if scene.past else round(max(0, now_ns() - end.at_ns) / 1e6, 3),
         "reconstructed": scene.past is not None,
     }
-    unexplained = f"{ended.process.comm or 'the process'} {how}, and nothing that was seen explains it"
-    if scene.past is not None:
-        unexplained = f"{ended.process.comm or 'the process'} {how}; {unsaid(scene.past, collected.get('last-words'))}"
+    unexplained = f"{ended.process.comm or 'the process'} {how}{unsaid(scene.past, collected.get('last-words'))}"
     return msgspec.convert(
         fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
     )

@@ -140,6 +140,10 @@ class Teeth:
         elif used > self.low[1] + TOOTH * limit:
             self.rising, self.high = True, (at_ns, used)
 
+    def is_low(self, used: int, limit: int) -> bool:
+        """Whether nothing that it ever had was so much that a fall from it were a tooth: what most agents are most of the time."""
+        return self.high is not None and self.rising and max(used, self.high[1]) < TOOTH * limit
+
     def fell(self, peak: Sample, limit: int) -> None:
         """It came back by itself."""
         self.came_back_from = max(self.came_back_from, peak[1])
@@ -175,6 +179,8 @@ class Memory:
     def sample(self, at_ns: int, used: int, limit: int) -> Warned | None:
         """One second: what is to be told of it, or nothing."""
         if limit <= 0:
+            return None
+        if self.teeth.is_low(used, limit) and self.told == OVER and not self.recent:
             return None
         self.teeth.add(at_ns, used, limit)
         if used < min(WATCHED, self.warn - EASED) * limit:

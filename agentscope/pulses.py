@@ -2,24 +2,21 @@
 
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from agentscope.ceilings import Ceilings
-from agentscope.evidence import MemorySample
 from agentscope.incidents import Tree
 from agentscope.model import ProcessSample, Pulse
+from agentscope.outputs import Outputs
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources import Engine
 from agentscope.vigil import Vigil
 
-if TYPE_CHECKING:
-    from concurrent.futures import Future
-
 PULSE_S = 1.0
-THREADS_A_SECOND = 333  # sampled; a thousand that all wake every second would else cost half a percent of a core
-LONGEST_PAUSE_S = 3.0
-READS_AGAIN_A_SECOND = 2  # a hundred agents are read again within a minute, a few every second or two
-OUTPUTS_READ = 4  # processes of one agent: its own and its first tools
+THREADS_A_SECOND = 250  # sampled; a thousand that all wake every second would else cost half a percent of a core
+LONGEST_PAUSE_S = 4.0
+PAUSES_IN_PATIENCE = 8
+READS_AGAIN_A_SECOND = 2  # a few agents are read again every second or two
+MANY = 60  # processes: of more only one a second, so that a hundred are read again within two minutes
 
 
 class Pulses:
@@ -31,8 +28,7 @@ class Pulses:
         self.vigil = vigil
         self.ceilings = Ceilings(pipeline, vigil.probes.config)
         self.threads_due_ns = self.sampled_ns = 0
-        self.files_wrote_ns: dict[int, int] = {}
-        self.looking: Future[None] | None = None
+        self.outputs = Outputs(vigil.threads, self.asked)
 
     def beat(self) -> int:
         """One pulse of each agent; returns the time of it, CLOCK_BOOTTIME."""
@@ -40,42 +36,41 @@ class Pulses:
         samples = self.sample_threads(trees)
         rss = {sample.pid: sample.rss_bytes for sample in samples} if samples is not None else self.engine.memory()
         now = now_ns()
+        self.pipeline.cache.memory.add(now, rss)
         self.read_again(now)
-        self.look_at_files()
         if samples is not None:
             self.sampled_ns = now
+            self.outputs.sampled(samples)
             by_pid = {sample.pid: sample for sample in samples}
             for tree in trees:
                 self.vigil.sampled(tree, [by_pid[pid] for pid in tree.live if pid in by_pid], now)
+        self.outputs.look(trees, now)
         for tree in trees:
             self.tell_use(tree, rss, now)
         self.ceilings.beat(rss, now)
         return now
 
     def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
-        """All threads of all agents, where that is due: every second, but of many threads a third of a thousand a second.
+        """All threads of all agents, where that is due: every second, but of many threads a quarter of a thousand a second.
 
-        No patience needs more: it is at least ten of these pauses. Memory is read every second, whatever the number of threads.
+        No patience needs more: it is at least eight of these pauses. Memory is read every second, whatever the number of threads.
         """
         known = self.vigil.agents
-        if now_ns() < self.threads_due_ns and all((tree.agent.pid, tree.agent.start_ns) in known for tree in trees):
+        if now_ns() < self.threads_due_ns and all(tree.key in known for tree in trees):
             return None
         samples = self.engine.sample()
         threads = sum(len(sample.threads) for sample in samples)
-        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, self.vigil.waits.patience_s / 10, LONGEST_PAUSE_S))
+        patience_s = self.vigil.waits.patience_s
+        pause_s = max(PULSE_S, min(threads / THREADS_A_SECOND, patience_s / PAUSES_IN_PATIENCE, LONGEST_PAUSE_S))
         self.threads_due_ns = now_ns() + int((pause_s - PULSE_S / 2) * 1e9)
         self.vigil.interval_s = pause_s
         return samples
 
     def tell_use(self, tree: Tree, rss: Mapping[int, int | None], now: int) -> None:
         """One agent's pulse; what its threads do is that of their last sample."""
-        cache = self.pipeline.cache
-        binding = cache.binding.get(tree.root.process.pid) if tree.root else None
-        living = {pid: rss[pid] for pid in tree.live if pid in rss}
-        for pid, rss_bytes in living.items():
-            cache.sample(pid, MemorySample(at_ns=now, rss_bytes=rss_bytes))
-        known = [rss_bytes for rss_bytes in living.values() if rss_bytes is not None]
-        waits = self.vigil.agents[(tree.agent.pid, tree.agent.start_ns)].waits
+        binding = self.pipeline.cache.binding.get(tree.root.process.pid) if tree.root else None
+        known = [rss_bytes for pid in tree.live if (rss_bytes := rss.get(pid)) is not None]
+        waits = self.vigil.agents[tree.key].waits
         self.pipeline.sink(  # no fold asks for it
             Pulse(
                 at_ns=now,
@@ -88,26 +83,13 @@ class Pulses:
                 cgroup_bytes=binding.usage_bytes if binding else None,
                 limit_bytes=binding.limit_bytes if binding else None,
                 limit_path=binding.path if binding else None,
-                wrote_ns=self.wrote_ns(tree),
+                wrote_ns=self.outputs.wrote_ns(tree),
             )
         )
 
-    def wrote_ns(self, tree: Tree) -> int | None:
-        """When any of these last wrote to its output, as far as the write probe or the last look at their files tells."""
-        times = [self.engine.wrote_ns(pid) or self.files_wrote_ns.get(pid) for pid in list(tree.live)[:OUTPUTS_READ]]
-        return max((at_ns for at_ns in times if at_ns is not None), default=None)
-
-    def look_at_files(self) -> None:
-        """Ask the files behind outputs when they were written, beside the loop: a file of a server that is gone hangs whoever asks."""
-        if self.looking is not None and not self.looking.done():
-            return
-        pids = [pid for tree in self.pipeline.incidents.trees for pid in list(tree.live)[:OUTPUTS_READ]]
-
-        def look() -> None:
-            found = {pid: self.pipeline.cache.wrote_ns(pid) for pid in pids}
-            self.files_wrote_ns = {pid: at_ns for pid, at_ns in found.items() if at_ns is not None}
-
-        self.looking = self.vigil.threads.submit(look)
+    def asked(self, pid: int) -> int | None:
+        """When a process last wrote to its outputs, as far as the write probe or their files tell."""
+        return self.engine.wrote_ns(pid) or self.pipeline.cache.wrote_ns(pid)
 
     def read_again(self, now: int) -> None:
         """Read in /proc what dies with a process: of new ones at once, of the others a few a second, the oldest reading first."""
@@ -119,7 +101,7 @@ class Pulses:
                 self.ceilings.looked(member, now)
             else:
                 again.append((kept.at_ns, member.process.pid))
-        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND, again):
+        for _, pid in heapq.nsmallest(READS_AGAIN_A_SECOND if len(again) <= MANY else 1, again):
             member = self.pipeline.incidents.members[pid]
             cache.refresh(member.process, now)
             self.ceilings.looked(member, now)

@@ -10,6 +10,7 @@ import socket
 import typing
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,6 +25,7 @@ from agentscope.model import (
     IncidentClosed,
     IncidentOpened,
     KernelLine,
+    Lost,
     Pressure,
     Pulse,
     RemedyFinished,
@@ -33,6 +35,7 @@ from agentscope.model import (
 )
 
 EVENT_TYPES: dict[str, type[Event]] = {str(kind.__struct_config__.tag): kind for kind in typing.get_args(AnyEvent)}
+TYPES_OF: dict[type[Event], str] = {kind: name for name, kind in EVENT_TYPES.items()}
 LINE_LIMIT_BYTES = 4 << 20  # a longer line of a recording is refused: nothing we write comes near it
 
 # What the ledger adds to a line that it keeps: extension attributes of CloudEvents, see agentscope/ledger/chain.py
@@ -96,6 +99,32 @@ class Envelope(Value, frozen=True):
     subject: str | None = None
 
 
+class Line(NamedTuple):
+    """An event as it is sent on: `encoded` ends with its newline, `number` is its sequence.
+
+    `instead_of` is how many lines it was put in the place of, where it tells of a loss; else 0.
+    """
+
+    number: int
+    event: AnyEvent
+    encoded: bytes
+    instead_of: int = 0
+
+
+class Written(msgspec.Struct, frozen=True):
+    """A line as it is written: the attributes of CloudEvents in this order."""
+
+    specversion: str
+    id: str
+    source: str
+    type: str
+    time: str
+    subject: str | msgspec.UnsetType
+    sequence: str
+    datacontenttype: str
+    data: object
+
+
 class RawEnvelope(msgspec.Struct, frozen=True):
     """A line whose `data` is not decoded yet."""
 
@@ -133,10 +162,10 @@ def well_formed(value: object) -> object:
 
 def subject_of(event: AnyEvent) -> str | None:
     """Whom the event is about: "name/pid" of the agent, or "pid/N" of a process."""
+    if isinstance(event, Pulse | WaitChanged | Health | Pressure):  # pulses are most of all events
+        return f"pid/{event.agent_pid}"
     if isinstance(event, AgentSeen | AgentGone | IncidentOpened | RemedyStarted | RemedyFinished | IncidentClosed):
         return f"{event.agent.name}/{event.agent.pid}"
-    if isinstance(event, Pulse | WaitChanged | Health | Pressure):
-        return f"pid/{event.agent_pid}"
     pid = getattr(event, "pid", None)
     return None if pid is None else f"pid/{pid}"
 
@@ -154,36 +183,53 @@ def timestamp(wall_ns: int) -> str:
 
 
 class Recorder:
-    """Turns events into lines. `boot_wall_ns` is the wall clock at CLOCK_BOOTTIME 0."""
+    """Turns events into lines. `boot_wall_ns` is the wall clock at CLOCK_BOOTTIME 0.
 
-    def __init__(self, boot_id: str, boot_wall_ns: int, host: str | None = None) -> None:
+    `run` tells one stream of a boot from another: with it, no two lines of a host ever have the same id.
+    """
+
+    def __init__(self, boot_id: str, boot_wall_ns: int, host: str | None = None, run: str = "") -> None:
         self.boot_id = boot_id
         self.boot_wall_ns = boot_wall_ns
+        self.prefix = f"{boot_id[:8]}-{run}-" if run else f"{boot_id[:8]}-"
         self.source = f"agentscope://{host or socket.gethostname()}/{boot_id}"
+        self.stamped: tuple[int, str] = (-1, "")  # the pulses of a second are all of one moment
         self.sequence = 0
         self.encoder = msgspec.json.Encoder()
 
     def encode(self, event: AnyEvent) -> bytes | None:
         """One line with its newline, or None for an event that never leaves the process."""
+        line = self.line(event)
+        return None if line is None else line.encoded
+
+    def line(self, event: AnyEvent) -> Line | None:
+        """The same with its number."""
         if isinstance(event, KernelLine):
             return None
         if isinstance(event, Fault):
             event = msgspec.structs.replace(event, stack=None)
         self.sequence += 1
-        kind = str(type(event).__struct_config__.tag)
-        envelope = {
-            "specversion": "1.0",
-            "id": f"{self.boot_id[:8]}-{self.sequence}",
-            "source": self.source,
-            "type": kind,
-            "time": timestamp(self.boot_wall_ns + event.at_ns),
-            "subject": subject_of(event),
-            "sequence": f"{self.sequence:012d}",
-            "datacontenttype": "application/json",
-            "data": event,
-        }
-        if envelope["subject"] is None:
-            del envelope["subject"]
+        return Line(self.sequence, event, self.encoded(event, self.sequence, f"{self.prefix}{self.sequence}"))
+
+    def instead(self, number: int, lost: Lost) -> Line:
+        """What a reader gets in the place of lines that it was too slow for: it has the number of the last of them."""
+        return Line(number, lost, self.encoded(lost, number, f"{self.prefix}{number}-lost"), lost.count)
+
+    def encoded(self, event: AnyEvent, number: int, called: str) -> bytes:
+        """The line of this number and id."""
+        if event.at_ns != self.stamped[0]:
+            self.stamped = (event.at_ns, timestamp(self.boot_wall_ns + event.at_ns))
+        envelope = Written(
+            "1.0",
+            called,
+            self.source,
+            TYPES_OF[type(event)],
+            self.stamped[1],
+            subject_of(event) or msgspec.UNSET,
+            f"{number:012d}",
+            "application/json",
+            event,
+        )
         try:
             line = self.encoder.encode(envelope)
         except UnicodeEncodeError:  # a file name or argument that is no UTF-8 comes from /proc with lone surrogates

@@ -1,31 +1,34 @@
 """`agentscope replay`: a recording judged again, as reports or as the lines of the stream."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from agentscope.errors import BadInput
 from agentscope.model import AnyEvent, IncidentOpened
-from agentscope.pipeline import replay
 from agentscope.record import Recorder
 from agentscope.sources.recording import read_recording
 
 
-def recorded_events(file: str, complain: Callable[[str], object]) -> list[AnyEvent]:
-    """The events of a recording, its incidents judged again, for a screen; lines that cannot be read are named.
+def recorded_events(file: str, complain: Callable[[str], object]) -> Iterator[AnyEvent]:
+    """The events of a recording in the order in which they were told, its incidents judged again, for a screen.
+
+    They come as they are read, so that a screen need not wait for the end of a night; lines that cannot be read are named.
 
     Raises:
         BadInput: the file cannot be read at all.
     """
-    kept: list[AnyEvent] = []
+    judged: set[str] = set()
     for number, line in read_recording(file):
         if isinstance(line, BadInput):
             complain(f"agentscope: {file}, line {number}: {line}\n")
-        else:
-            kept.append(line.data)
-    shown: list[AnyEvent] = []
-    replay(kept, shown.append)
-    return shown
+        elif not isinstance(line.data, IncidentOpened):
+            yield line.data
+        elif line.data.incident not in judged:
+            from agentscope.pipeline import judged_again as again  # all causes, for the first that needs them
+
+            judged.add(line.data.incident)
+            yield again(line.data)
 
 
 def judged_again(file: str, *, as_json: bool) -> tuple[str, list[str]]:
@@ -34,6 +37,8 @@ def judged_again(file: str, *, as_json: bool) -> tuple[str, list[str]]:
     Raises:
         BadInput: the file cannot be read at all.
     """
+    from agentscope.pipeline import replay
+
     kept: list[Any] = []
     problems = []
     boot, offset = "recording", 0

@@ -34,9 +34,12 @@ from agentscope.model import (
     RemedyFinished,
     RemedyStarted,
 )
-from agentscope.pipeline import Pipeline, boot_wall_ns, now_ns
+from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
+from agentscope.record import Recorder
 from agentscope.recovery import Recovery
-from agentscope.session import open_engine, open_kernel_log, settle_memory
+from agentscope.session import FLUSH_S, complain, open_engine, open_kernel_log, settle_memory
+from agentscope.sinks import Around
+from agentscope.sinks._tee import Tee, open_what_can
 from agentscope.sources.child import ChildSource
 from agentscope.supervisors import Started
 from agentscope.supervisors import run as seats
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 BECOMES_S = 0.02  # a child that was let go is its command by then, and can be looked at
 SEEN_S = 2.0  # by when the engine must have told an end that we know as its parent
 LOOK_S = 0.02
+SAID_AT_MOST = 10
 
 
 def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, terms: Terms, wanted: Config) -> int:
@@ -67,7 +71,7 @@ def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, te
     ledger = Ledger(terms.state, wanted.ledger)
     pipeline = Pipeline(ignore, engine, ledger)
     agents = {} if entry is None else {label: entry}
-    running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid), terms)
+    running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid, sinks=wanted.sinks), terms)
     try:
         status = asyncio.run(running.attend(held, degraded))
     finally:
@@ -118,11 +122,14 @@ class Running:
         self.gone: set[int] = set()
         self.agents: dict[int, Agent] = {}  # the one that was started last
         self.untold: ProcessExit | None = None  # the end of the last child, as its parent knows it
+        self.tee: Tee | None = None
+        self.unsaid: list[str] = []  # of sinks, while the terminal is the child's
 
     async def attend(self, held: seats.Held, degraded: tuple[str, ...]) -> int:
         """Watch the child, held at its start, and whoever comes after it. Returns the raw wait status of the last."""
         self.child = ChildSource(held.pid)
         self.pipeline.sink = self.show
+        self.open_sinks()
         self.pipeline.hears.append(self.hear)
         if self.pipeline.engine is not None:
             target = Target(kind="pid", value=str(held.pid), name=self.label)
@@ -153,8 +160,24 @@ class Running:
                 await asyncio.sleep(0.01)
                 self.live.close()
             self.child.close()
+            await self.close_sinks()
         assert self.status is not None
         return self.status
+
+    def open_sinks(self) -> None:
+        """What is told goes to the sinks of the config too. One that cannot be opened, as another agentscope has it, costs only itself."""
+        if self.wanted.sinks:
+            recorder = Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex())
+            around = Around(recorder, self.terms.state, self.unsaid.append)
+            self.tee = open_what_can(self.wanted.sinks, around, complain)
+
+    async def close_sinks(self) -> None:
+        """Send what waits, within a time, and say what could not be said while the child had the terminal."""
+        if self.tee is not None:
+            for name in await self.tee.flush(FLUSH_S):
+                self.unsaid.append(f"not everything was sent to {name}")
+            self.tee.close()
+            complain("\n".join(self.unsaid[-SAID_AT_MOST:]))
 
     async def to_the_end(self) -> None:
         """Until a child has ended and no other takes its place."""
@@ -221,6 +244,8 @@ class Running:
 
         While a child lives its terminal, or its log, is its own: what is done then can be read with `agentscope incidents`.
         """
+        if self.tee is not None:
+            self.tee.write(event)
         if isinstance(event, IncidentOpened):
             from agentscope.views.report import print_incident
 

@@ -8,16 +8,18 @@ import gc
 import os
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agentscope.errors import ExitStatus
+from agentscope.errors import ExitStatus, NoSuchProcess
 from agentscope.model import AnyEvent
 from agentscope.record import Envelope
+from agentscope.views.board import Glimpse
 from agentscope.views.tui import show
 
 if TYPE_CHECKING:
+    from agentscope.agents import Target
     from agentscope.config import Config
     from agentscope.desk import Desk
     from agentscope.live import Live
@@ -37,12 +39,15 @@ class Watching:
         self.resume = resume
         self.desk: Desk | None = None
 
-    async def events(self) -> AsyncIterator[AnyEvent | Envelope]:
-        """Load, attach, and tell what happens; what is on record comes first.
+    async def events(self) -> AsyncIterator[AnyEvent | Envelope | Glimpse]:
+        """Show who is there, load, attach, and tell what happens; what is on record comes first.
 
         Raises:
             EngineUnavailable, NotPermitted, UsageError: nothing can be watched.
         """
+        glimpse = await asyncio.to_thread(glimpse_of, self.wanted.targets)
+        if glimpse.agents:
+            yield glimpse
         await asyncio.sleep(PAINT_S)
         await asyncio.to_thread(load)
         from agentscope.live import Terms
@@ -63,6 +68,18 @@ class Watching:
         from agentscope.desk import Desk
 
         self.desk = Desk(live, self.hang_after_s)
+
+
+def glimpse_of(targets: "tuple[Target, ...]") -> Glimpse:
+    """Who is there by /proc alone, in a thread; whoever ends meanwhile is told about when we attach."""
+    from agentscope.agents import agent_of, configured_name, found_now, ourselves
+
+    began_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    try:
+        found = found_now(targets, ourselves())
+    except NoSuchProcess:
+        found = []
+    return Glimpse(tuple((agent_of(seen, began_ns, configured_name(targets, seen)), because) for seen, because in found))
 
 
 def load() -> None:
@@ -98,11 +115,11 @@ def replay_screen(recording: str, speed: float) -> int:
     Path(recording).open("rb").close()  # said before a screen is drawn
     problems: list[str] = []
 
-    def read() -> list[AnyEvent]:
+    def read() -> Iterator[AnyEvent]:
         from agentscope.replaying import recorded_events
 
         try:
-            return recorded_events(recording, problems.append)
+            yield from recorded_events(recording, problems.append)
         finally:
             gc.enable()  # it was off for the loading
 

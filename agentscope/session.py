@@ -7,7 +7,7 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
@@ -19,6 +19,8 @@ from agentscope.model import AnyEvent
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Envelope, Recorder
 from agentscope.service.telling import Telling, told_to_systemd
+from agentscope.sinks import Around, typed_sinks
+from agentscope.sinks._tee import open_tee
 from agentscope.sources import Engine, Source
 from agentscope.state import state_dir
 
@@ -84,30 +86,45 @@ def stop_on_signals() -> Iterator[asyncio.Event]:
             loop.remove_signal_handler(number)
 
 
-async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s: float | None) -> int:
-    """`agentscope events`: NDJSON on standard output until a signal, the time is up, or the reader has gone."""
-    from agentscope.views.ndjson import NdjsonWriter
+async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s: float | None, to: Sequence[str] = ()) -> int:
+    """`agentscope events`: the stream to its sinks until a signal, the time is up, or the reader of standard output has gone.
 
+    Raises:
+        BadInput, UsageError: a sink is not right, or cannot be opened. CannotWrite: standard output cannot be written.
+    """
     telling = Telling(os.environ)
+    chosen = (*typed_sinks(to or ("-",)), *wanted.sinks)
     engine = open_engine(engine_choice)
     kernel_log = open_kernel_log()
     try:
-        writer = NdjsonWriter(Recorder(boot_id(), boot_wall_ns()), sys.stdout.fileno())
-        pipeline = Pipeline(writer.write, engine, Ledger(terms.state, wanted.ledger))
-        live = Live(pipeline, wanted, engine, kernel_log, terms)
-        with stop_on_signals() as stop:
-            writer.closed.add_done_callback(lambda _: stop.set())
+        around = Around(Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex()), terms.state, complain)
+        tee = open_tee(chosen, around)
+        with stop_on_signals() as stop, contextlib.closing(tee):
+            pipeline = Pipeline(tee.write, engine, Ledger(terms.state, wanted.ledger))
+            live = Live(pipeline, wanted, engine, kernel_log, terms)
+            closed = tee.closed()
+            if closed is not None:
+                closed.add_done_callback(lambda _: stop.set())
             live.start()
             async with told_to_systemd(telling):
                 await live.run_until(stop, for_s)
-            await writer.flush(FLUSH_S)
-            if writer.closed.done():
-                writer.closed.result()
+            for name in await tee.flush(FLUSH_S):
+                if name != "stdout":
+                    complain(f"not everything was sent to {name}")
+            if closed is not None and closed.done():
+                closed.result()
     finally:
         engine.close()
         if kernel_log is not None:
             kernel_log.close()
     return ExitStatus.HEALTHY
+
+
+def complain(says: str) -> None:
+    """Tell the owner on standard error, which is the journal of a service."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write("".join(f"agentscope: {line}\n" for line in says.splitlines()))
+        sys.stderr.flush()
 
 
 def print_table(targets: tuple[Target, ...], state: str | None, recorded: Iterable[AnyEvent] | None = None) -> str:

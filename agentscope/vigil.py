@@ -74,7 +74,7 @@ class Vigil:
     def sampled(self, tree: Tree, samples: Sequence[ProcessSample], at_ns: int) -> AgentWaits:
         """One agent's sample; tells a change of what it waits for."""
         waits = self.waits.sampled(tree.agent, samples, at_ns)
-        key = (tree.agent.pid, tree.agent.start_ns)
+        key = tree.key
         watched = self.agents.get(key)
         if watched is None:
             watched = self.agents[key] = Watched(waits)
@@ -118,7 +118,7 @@ class Vigil:
 
     def beat(self, at_ns: int) -> None:
         """Once a second, after all samples: forget who is gone, and begin a round if somebody is due."""
-        living = {(tree.agent.pid, tree.agent.start_ns): tree.agent for tree in self.pipeline.incidents.trees}
+        living = {tree.key: tree.agent for tree in self.pipeline.incidents.trees}
         self.waits.keep_only(living.values())
         for key in [key for key in self.agents if key not in living]:
             watched = self.agents.pop(key)

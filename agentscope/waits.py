@@ -18,11 +18,12 @@ QUIET = 0.02
 SEEN_BY_PROFILE = frozenset({"retry-loop", "spin"})  # what only a profile shows, only a profile can clear
 SHOWN_AS = {"file-lock": "lock"}
 LOOK_AGAIN_S = 120.0  # the longest that a quiet agent is left alone
+SOON = 0.1  # of the patience: a third of the shortest pause between looks at one that rests
 CLEAN_LOOKS = 4  # the pause between looks at an active agent grows up to this many times the patience
 PROFILE_AGAIN_S = 600.0
 
 
-@dataclass
+@dataclass(slots=True)
 class Still:
     """One thread and how it has been: `since_ns` is when its present wait, or its present burst on the CPU, began."""
 
@@ -34,7 +35,7 @@ class Still:
     wanted: float = 0.0
 
 
-@dataclass
+@dataclass(slots=True)
 class Known:
     """One process of an agent as last sampled."""
 
@@ -70,6 +71,11 @@ class AgentWaits:
     hung: str | None = None
     cpu_share: float = 0.0
 
+    @property
+    def rests(self) -> bool:
+        """Whether the last look found nothing wrong, and no thread has come to be still since: the next one has time."""
+        return self.clean_looks > 0 and self.suspect is None and self.hung is None and self.next_look_ns == self.again_ns
+
     def label(self) -> str:
         """What it is doing, in words, without how long: "waiting(llm) api.anthropic.com 160.79.104.10:443"."""
         waits = self.wait is not None and self.wait.kind not in {"running", "unknown"}
@@ -101,7 +107,7 @@ class AgentWaits:
 def words_of_seconds(seconds: float) -> str:
     """A duration for a person."""
     if seconds < 120:
-        return f"{max(0, seconds):.0f} s"
+        return f"{round(max(0, seconds))} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
@@ -153,14 +159,17 @@ class Waits:
             waits.known[sample.pid] = Known(sample, now_ns, threads)
             return True
         elapsed_ns = max(1, now_ns - known.at_ns)
-        threads = {}
+        threads = known.threads
         for thread in sample.threads:
-            before = known.threads.get(thread.tid)
-            threads[thread.tid] = (
-                went_on(before, thread, elapsed_ns, now_ns) if before else Still(thread, began(thread, now_ns))
-            )
-        same = known.sample is sample
-        known.sample, known.at_ns, known.threads, known.calm = sample, now_ns, threads, same
+            still = threads.get(thread.tid)
+            if still is None:
+                threads[thread.tid] = Still(thread, began(thread, now_ns))
+            else:
+                go_on(still, thread, elapsed_ns, now_ns)
+        if len(threads) != len(sample.threads):
+            known.threads = {thread.tid: threads[thread.tid] for thread in sample.threads}
+        known.calm = known.sample is sample
+        known.sample, known.at_ns = sample, now_ns
         return True
 
     def schedule(self, waits: AgentWaits) -> None:
@@ -173,8 +182,15 @@ class Waits:
         waits.next_look_ns = min(waits.again_ns, min(fresh) + half_ns) if fresh else waits.again_ns
 
     def due(self, now_ns: int) -> list[AgentWaits]:
-        """The agents whose time for a look has come."""
-        return [waits for waits in self.agents.values() if waits.next_look_ns <= now_ns]
+        """The agents whose time for a look has come, and with them those that rest and whose time comes soon.
+
+        Much of a look is the same for all that are looked at together: without this they would come one by one after a while.
+        """
+        found = [waits for waits in self.agents.values() if waits.next_look_ns <= now_ns]
+        if found:
+            soon_ns = now_ns + int(self.patience_ns * SOON)
+            found += [waits for waits in self.agents.values() if now_ns < waits.next_look_ns <= soon_ns and waits.rests]
+        return found
 
     def looked(self, waits: AgentWaits, seen: Examination) -> tuple[str, ...]:
         """What a look found: what the agent waits for, and what is outstanding for half of the patience or longer, in words."""
@@ -234,21 +250,24 @@ def began(thread: ThreadSample, now_ns: int) -> int:
     return now_ns if thread.state == "R" or thread.last_ran_ns is None else min(now_ns, thread.last_ran_ns)
 
 
-def went_on(before: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> Still:
+def go_on(still: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> None:
     """One thread, a sample later: whether it is in the same wait, or the same burst, as before."""
-    if before.sample is thread:
-        return Still(thread, before.since_ns)
-    old = before.sample
+    old = still.sample
+    if old is thread:
+        still.cpu_share = still.busy_share = still.switches_per_s = still.wanted = 0.0
+        return
     cpu = max(0, thread.user_ns + thread.system_ns - old.user_ns - old.system_ns) / elapsed_ns
     switches = thread.voluntary_switches + thread.involuntary_switches - old.voluntary_switches - old.involuntary_switches
     # what it waited for a CPU is counted only once it has got one, so two seconds are taken together
     wanted = cpu + max(0, thread.delayed_ns - old.delayed_ns) / elapsed_ns
-    share = min(1.0, max(wanted, (wanted + before.wanted) / 2))
-    busy = share >= BUSY and before.busy_share >= BUSY
-    since = before.since_ns if busy or same_wait(old, thread, cpu) else began(thread, now_ns)
+    share = min(1.0, max(wanted, (wanted + still.wanted) / 2))
+    busy = share >= BUSY and still.busy_share >= BUSY
     if share >= BUSY and not busy:
-        since = now_ns - elapsed_ns
-    return Still(thread, since, cpu, share, switches * 1e9 / elapsed_ns, wanted)
+        still.since_ns = now_ns - elapsed_ns
+    elif not busy and not same_wait(old, thread, cpu):
+        still.since_ns = began(thread, now_ns)
+    still.sample, still.cpu_share, still.busy_share, still.wanted = thread, cpu, share, wanted
+    still.switches_per_s = switches * 1e9 / elapsed_ns
 
 
 def telling(waits: Sequence[Wait], seen: Examination) -> Wait | None:

@@ -382,6 +382,33 @@ def test_a_removal_beside_an_installation_keeps_its_own_author(root):
     assert (installed.kind, installed.by.command) == ("installed", "apt-get install libbar-tools")
 
 
+SAME_SECOND = """
+Start-Date: 2026-11-22  20:02:37
+Commandline: apt-get install -y libbar2
+Install: libbar2:amd64 (2.0-1)
+End-Date: 2026-11-22  20:02:38
+
+Start-Date: 2026-11-22  20:02:38
+Commandline: apt-get remove -y libbar2
+Remove: libbar2:amd64 (2.0-1)
+End-Date: 2026-11-22  20:02:38
+"""
+
+
+@pytest.mark.parametrize("history", ["", SAME_SECOND], ids=["dpkg alone", "with apt"])
+def test_what_was_installed_and_removed_within_one_second_is_removed(root, history):
+    """Logs have whole seconds: their lines tell the order, also where apt began the first of both a second earlier."""
+    moment = "2026-11-22 20:02:38"
+    steps = "install libbar2:amd64 <none> 2.0-1", "remove libbar2:amd64 2.0-1 <none>"
+    put(root, "/var/log/dpkg.log", "".join(f"{moment} {step}\n" for step in steps))
+    put(root, "/var/log/apt/history.log", history)
+    changes = told(root).changes
+    assert [change.kind for change in changes] == ["installed", "removed"]
+    assert change_of(changes, "dpkg", "libbar2").kind == "removed"
+    if history:
+        assert [change.by.command for change in changes] == ["apt-get install -y libbar2", "apt-get remove -y libbar2"]
+
+
 @pytest.mark.parametrize(
     ("name", "tool"), [(".package-lock.json", "npm"), (".modules.yaml", "pnpm"), (".yarn-integrity", "yarn")]
 )

@@ -2,18 +2,22 @@
 
 import asyncio
 import os
+import re
 import subprocess
 import sys
+import tomllib
 from types import SimpleNamespace
 
 import msgspec
 import pytest
 
-from agentscope.agents import agent_of, read_process
+from agentscope.agents import Target, agent_of, read_process
+from agentscope.config import read_config
 from agentscope.desk import Desk, candidates
 from agentscope.errors import NoSuchProcess
-from agentscope.pipeline import boot_wall_ns
+from agentscope.pipeline import boot_wall_ns, hang_of
 from agentscope.policy import Policy
+from agentscope.policy.standing import death_of
 from agentscope.views.page import python_frames
 from agentscope.views.tui.deeds import Candidate
 
@@ -87,7 +91,7 @@ def test_means_say_what_the_config_allows(sleeper):
     of = agent(sleeper.pid)
     keeper = SimpleNamespace(chain=None, policy=Policy(restart=("systemctl", "restart", "x")))
     keepers = {}
-    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers=keepers)), 30.0)
+    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers=keepers), targets=()), 30.0)
     assert not desk.means(of).can
     keepers[of.name] = keeper
     assert desk.means(of).can
@@ -98,3 +102,46 @@ def test_means_say_what_the_config_allows(sleeper):
     gone = desk.means(msgspec.structs.replace(of, start_ns=1))
     assert not gone.can
     assert any("systemctl restart x" in line for line in gone.says)
+
+
+def test_means_without_a_config_say_what_to_type(sleeper, tmp_path):
+    """Whoever has no recovery is told a config that agentscope reads, by which this very process is found and restarted."""
+    desk = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers={}), targets=(Target(kind="signature", value=""),)), 30.0)
+    plain = agent(sleeper.pid)
+    for of, restart in (
+        (plain, ("/path/to/what/starts/it",)),
+        (msgspec.structs.replace(plain, name='my "agent" \n.py'), ("/path/to/what/starts/it",)),
+        (msgspec.structs.replace(plain, unit="bot.service"), ("systemctl", "restart", "bot.service")),
+    ):
+        means = desk.means(of)
+        assert not means.can
+        file = tmp_path / "agentscope.toml"
+        file.write_text("\n".join(means.config))
+        file.chmod(0o600)
+        entry = read_config(str(file)).agents[of.name]
+        assert entry.recovery is not None
+        assert entry.recovery.restart == restart
+        ((kind, value),) = entry.match.items()
+        assert re.fullmatch(value, of.name) if kind == "name" else value == of.unit
+    desk.live.targets = (Target(kind="command", value="x", name=plain.name),)
+    assert desk.means(plain).config == (f"[agent.{plain.name}.recovery]", 'restart = ["/path/to/what/starts/it"]')
+
+
+def test_means_of_a_ladder_that_starts_nothing(sleeper):
+    """Where the ladder for a hang only tells, r does not pretend to bring anything back, and says which ladder would."""
+    of = agent(sleeper.pid)
+    keeper = SimpleNamespace(chain=None, policy=Policy(ladder={"hang": ("alert",)}))
+    means = Desk(SimpleNamespace(recovery=SimpleNamespace(keepers={of.name: keeper})), 30.0).means(of)
+    assert not means.can
+    assert "restart" in tomllib.loads(means.config[0])["ladder"]["hang"]
+
+
+def test_a_person_may_find_the_healthy_not_well(sleeper):
+    """What was examined because a person asked is an incident only with the words for it: it lives, and nothing explains it."""
+    found = Desk(None, 30.0).examined(agent(sleeper.pid))
+    assert hang_of(found.scene, found.collected, found.diagnosis) is None
+    asked = hang_of(found.scene, found.collected, found.diagnosis, "A person had it brought back")
+    assert asked is not None
+    assert (asked.cause, asked.confidence, asked.headline) == ("undetermined", "undetermined", "A person had it brought back")
+    assert (asked.exit.code, asked.exit.signal) == (None, None)
+    assert death_of(asked, 1.0).cause == "hang"

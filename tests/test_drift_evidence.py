@@ -15,7 +15,7 @@ from agentscope.evidence import Missing, Scene, Words, collect_all, from_records
 from agentscope.evidence.baseline_difference import BaselineDifference
 from agentscope.evidence.elf_needs import ElfNeeds
 from agentscope.evidence.import_failure import ImportFailure
-from agentscope.evidence.package_changes import PackageChanges
+from agentscope.evidence.package_changes import PackageChanges, collect, window_of
 from tests.test_classifier import scene
 from tests.test_distributions import traceback, wheel
 
@@ -23,12 +23,6 @@ SECOND = 1_000_000_000
 DAY = 86_400 * SECOND
 KINDS = ("baseline-difference", "package-changes", "elf-needs", "import-failure")
 SEGV = 11
-
-
-@pytest.fixture(autouse=True)
-def fresh_window():
-    """Every test reads its own logs."""
-    told.cache_clear()
 
 
 def mapped(path, inode, build):
@@ -130,6 +124,24 @@ def test_the_first_run_ever_has_package_logs_only(tmp_path):
     assert [change.what for change in changes.changes] == ["libfoo1"]
     assert changes.of_package("dpkg", "libfoo1").to_version == "1.1-1"
     assert "1 package changes since the start of the search" in changes.says()
+
+
+def test_an_end_in_the_second_of_another_finds_what_changed_between_them(tmp_path):
+    """What was read for the first is not taken for the second, though both ask for the same window; what came before both is read once."""
+    log = tmp_path / "var/log/dpkg.log"
+    log.parent.mkdir(parents=True)
+    moment = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime())
+    log.write_text(f"{moment} install libfoo1:amd64 <none> 1.0-1\n")
+    first = ended(SEGV, root=tmp_path)
+    assert collect(first).of_package("dpkg", "libfoo1").kind == "installed"
+    with log.open("a") as more:
+        more.write(f"{moment} remove libfoo1:amd64 1.0-1 <none>\n")
+    assert collect(first).count == 1
+    at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    window = window_of(first)
+    read = [told(window, end_ns) for end_ns in (first.exit.at_ns, at_ns, at_ns)]
+    assert [[change.kind for change in each.changes] for each in read] == [["installed"], *[["installed", "removed"]] * 2]
+    assert read[1] is read[2]
 
 
 def test_a_system_without_logs_is_missing_not_unchanged(tmp_path):

@@ -2,13 +2,17 @@
 
 import asyncio
 import json
+import os
+import subprocess
+import threading
 import time
 
 import pytest
 from textual.events import Key
 from textual.widgets import Input
 
-from agentscope.errors import NoSuchProcess
+from agentscope.agents import Target
+from agentscope.errors import BadInput, NoSuchProcess
 from agentscope.model import (
     AgentSeen,
     IncidentClosed,
@@ -19,7 +23,8 @@ from agentscope.model import (
     RuledOut,
 )
 from agentscope.record import Recorder, decode
-from agentscope.views.board import Board
+from agentscope.screens import glimpse_of
+from agentscope.views.board import Board, Glimpse
 from agentscope.views.tui.adding import Adding
 from agentscope.views.tui.app import WatchApp
 from agentscope.views.tui.deeds import Candidate, Look, Means
@@ -27,6 +32,7 @@ from agentscope.views.tui.lines import cut_middle
 from agentscope.views.tui.playing import Player
 from agentscope.views.wording import cells_of, gauge, plot
 from tests import samples
+from tests.asking import until
 from tests.test_tui import from_list, screen_text, settle
 from tests.test_views import assert_harmless, golden, utc  # noqa: F401 - a fixture
 
@@ -415,6 +421,94 @@ async def test_at_once_shows_how_it_ended():
     assert "at its end" in text
     assert "hung(lock)" in text
     assert time.monotonic() - began < 20
+
+
+async def test_a_recording_plays_while_it_is_being_read():
+    """Its first agents are on the screen before its last line has been read; what cannot be read after them ends the screen and is told."""
+    go_on = threading.Event()
+
+    def read():
+        yield samples.ready()
+        yield AgentSeen(at_ns=samples.STARTED_NS, agent=LEAKER, because="x")
+        go_on.wait(30)
+        raise BadInput("the recording ends in the middle", "its disk failed", "another one")
+
+    app = WatchApp(Player(read), replay=True)
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: "leaker" in screen_text(app), 20)
+        assert "%" not in screen_text(app).splitlines()[0]
+        go_on.set()
+        await until(lambda: app.failure is not None, 20)
+    assert isinstance(app.failure, BadInput)
+
+
+async def test_leaving_a_recording_ends_its_reading():
+    """Nobody waits for the rest of a recording that is no longer shown."""
+    count = 0
+
+    def read():
+        nonlocal count
+        yield samples.ready()
+        while count < 10_000_000:
+            count += 1
+            yield samples.pulse(LEAKER, samples.STARTED_NS + count * S, MIB)
+
+    app = WatchApp(Player(read), replay=True)
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: count > 100, 20)
+    assert app.failure is None
+    for _ in range(100):
+        await asyncio.sleep(0.05)
+        before = count
+        await asyncio.sleep(0.05)
+        if count == before:
+            break
+    assert count == before < 10_000_000
+
+
+# --- the first screen -------------------------------------------------------------------------------------------------------
+
+
+async def test_agents_are_shown_while_the_probes_are_attached():
+    """Who is there is on the screen before anything is attached, which it says; who has ended by then is not shown any more."""
+    attach, stop = asyncio.Event(), asyncio.Event()
+    gone = samples.agent("gone", 7101, "python3 gone.py")
+
+    async def events():
+        yield Glimpse(((LEAKER, "its name"), (gone, "its name")))
+        await attach.wait()
+        yield samples.ready()
+        yield AgentSeen(at_ns=samples.STARTED_NS, agent=LEAKER, because="its name")
+        await stop.wait()
+
+    app = WatchApp(events(), engine="attaching the probes")
+    async with app.run_test(size=(80, 24)):
+        await until(lambda: "leaker" in screen_text(app), 20)
+        first = screen_text(app)
+        assert "2 agents here" in first
+        assert "attaching the probes …" in first
+        assert "no death" not in first
+        assert "none yet" not in first
+        attach.set()
+        await until(lambda: "1 agent watched" in screen_text(app), 20)
+        assert "gone" not in screen_text(app)
+        assert "attaching" not in screen_text(app)
+        stop.set()
+    assert app.failure is None
+
+
+def test_a_glimpse_is_who_matches_now():
+    """Processes that match a target are seen without a probe, with the name that the config gives them; we ourselves never are."""
+    with subprocess.Popen(["sleep", "60"]) as process:
+        try:
+            targets = (Target(kind="pid", value=str(process.pid), name="sleeper"),)
+            ((agent, because),) = glimpse_of(targets).agents
+            assert (agent.name, agent.pid, because) == ("sleeper", process.pid, f"--pid {process.pid}")
+            every = glimpse_of((Target(kind="name", value="."),)).agents
+            assert os.getpid() not in {agent.pid for agent, _ in every}
+        finally:
+            process.kill()
+    assert glimpse_of(targets).agents == ()  # whether it is gone is said by the watching that begins now
 
 
 # --- hostile text -------------------------------------------------------------------------------------------------------------

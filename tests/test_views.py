@@ -496,7 +496,7 @@ def test_breaks_of_long_words():
 def test_headless_views_load_no_drawing_library():
     """The stream, the board and the table start without rich and textual, and the report without textual."""
     code = (
-        "import sys, agentscope.views.ndjson, agentscope.views.board, agentscope.views.table, agentscope.views.report, agentscope.views.tui\n"
+        "import sys, agentscope.sinks.stdout, agentscope.views.board, agentscope.views.table, agentscope.views.report, agentscope.views.tui\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & {'rich', 'textual', 'elftools', 'pyroute2', 'jsonschema'}))\n"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from agentscope.examination import (
@@ -221,6 +222,26 @@ def test_a_still_thread_brings_the_look_of_a_well_agent_forward():
     assert waits.due(225 * SECOND) == [kept]
     waits.looked(kept, look(blocked("recvfrom", 3, since_s=210), at_s=225, descriptors=(SOCKET,), sockets=(tcp(),)))
     assert waits.due(239 * SECOND) == []
+
+
+def test_agents_that_rest_are_looked_at_together():
+    """Who is due in a moment comes with who is due now; but not a suspect, nor one with a thread that has come to be still."""
+    waits = Waits(30)
+    well = look(blocked("clock_nanosleep", timeout_s=1.0), at_s=25)
+    kept = []
+    for number in range(4):
+        agent = msgspec.structs.replace(AGENT, pid=PID + number)
+        waits.sampled(agent, [process(thread(NANOSLEEP, at_s=9), pid=PID + number)], 12 * SECOND)
+        kept.append(waits.agents[PID + number, SECOND])
+        waits.looked(kept[-1], msgspec.structs.replace(well, at_ns=(24 + number) * SECOND))
+    first, soon, suspect, late = kept
+    assert [each.next_look_ns // SECOND for each in kept] == [54, 55, 56, 57]
+    waits.cleared(suspect, msgspec.structs.replace(well, at_ns=41 * SECOND), "stuck-io")
+    assert suspect.next_look_ns == 56 * SECOND
+    assert waits.due(53 * SECOND) == []
+    assert waits.due(54 * SECOND) == [first, soon, late]
+    late.next_look_ns -= 1
+    assert waits.due(54 * SECOND) == [first, soon]
 
 
 def test_a_thread_that_wakes_every_second_brings_no_look_forward():

@@ -1,9 +1,9 @@
 """What drifted, joined with the change that did it: the package that owns the file, the log that tells of that package."""
 
 import re
+import time
 from collections.abc import Iterable
 from contextlib import suppress
-from functools import lru_cache
 
 import msgspec
 
@@ -15,6 +15,7 @@ from agentscope.symbols.owner import Owner, OwnerKind, owner_of
 from agentscope.symbols.rooted import state_of
 
 OWNERS_LIMIT = 12  # files whose owner is looked for: each search reads the lists of all packages once
+WINDOWS_KEPT = 8
 NEAR_NS = 120_000_000_000  # between what a log says and the time of a file that was unpacked then
 _ECOSYSTEMS: dict[OwnerKind, Ecosystem] = {"dpkg": "dpkg", "python": "python", "node": "node"}
 _ABOVE_LIMIT = 6
@@ -73,10 +74,24 @@ def place_of(baseline: Baseline, *, since_ns: int, until_ns: int, root: str | No
     )
 
 
-@lru_cache(maxsize=8)
-def told(place: Place) -> Changes:
-    """What the logs tell; kept for the kinds of evidence that ask for the same window again."""
-    return read_changes(place)
+_READ: dict[Place, tuple[int, Changes]] = {}
+
+
+def told(place: Place, at_ns: int) -> Changes:
+    """What the logs tell, as they were at `at_ns` (CLOCK_BOOTTIME) or later.
+
+    Kept for the kinds of evidence that ask for the same window again, and for all that ended before it was read. A window is of whole
+    seconds: of an end that came later in the same one it may lack the change of a moment before.
+    """
+    began_ns, changes = _READ.get(place, (0, None))
+    if changes is None or began_ns < at_ns:
+        began_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        changes = read_changes(place)
+        _READ.pop(place, None)
+        _READ[place] = began_ns, changes
+        for oldest in list(_READ)[:-WINDOWS_KEPT]:
+            _READ.pop(oldest, None)
+    return changes
 
 
 def explain(drifted: Iterable[Drifted], changes: Changes, *, root: str | None) -> tuple[Changed, ...]:

@@ -133,18 +133,26 @@ def read_changes(place: Place) -> Changes:
 
 
 def join(found: Iterable[Change]) -> list[Change]:
-    """Changes of one package that several logs tell of, as one: the time of the most precise, the author of the most telling."""
+    """Changes of one package that several logs tell of, as one: the time of the most precise, the author of the most telling.
+
+    Those of one moment are in the order of the log that tells of them last: a tool that runs another has a coarser log than that one
+    (apt its transactions, dpkg every step), and is asked first.
+    """
     joined: list[Change] = []
+    ranks: list[int] = []
     last: dict[tuple[Ecosystem, str], list[int]] = {}
-    for change in sorted(found, key=lambda change: (change.precision_ns, change.wall_ns)):
+    ranked = sorted(enumerate(found), key=lambda each: (each[1].precision_ns, each[1].wall_ns))
+    for rank, change in ranked:
         places = last.setdefault((change.ecosystem, change.what), [])
         place = next((place for place in reversed(places[-64:]) if _same(joined[place], change)), None)
         if place is None:
             places.append(len(joined))
             joined.append(change)
+            ranks.append(rank)
         else:
             joined[place] = _merged(joined[place], change)
-    return sorted(joined, key=lambda change: change.wall_ns)
+            ranks[place] = max(ranks[place], rank)
+    return [joined[place] for place in sorted(range(len(joined)), key=lambda place: (joined[place].wall_ns, ranks[place]))]
 
 
 def _same(known: Change, other: Change) -> bool:
@@ -189,7 +197,10 @@ def _telling(by: By | None) -> tuple[bool, bool, bool, bool]:
 
 
 def change_of(changes: Iterable[Change], ecosystem: Ecosystem, name: str, *, to_version: str | None = None) -> Change | None:
-    """The newest change of a package; of those that led to `to_version`, if there are any."""
+    """The newest change of a package; of those that led to `to_version`, if there are any. `changes` are the oldest first.
+
+    Of several within one second, which is all that most logs tell, the last is the newest.
+    """
     from agentscope.distributions.installed import normal
 
     def same(change: Change) -> bool:
@@ -197,4 +208,4 @@ def change_of(changes: Iterable[Change], ecosystem: Ecosystem, name: str, *, to_
 
     fitting = [change for change in changes if change.ecosystem == ecosystem and same(change)]
     exact = [change for change in fitting if to_version is not None and change.to_version == to_version]
-    return max(exact or fitting, key=lambda change: change.wall_ns, default=None)
+    return max(reversed(exact or fitting), key=lambda change: change.wall_ns, default=None)

@@ -114,7 +114,7 @@ def collect(scene: HangScene) -> ArmedDrift | Missing | None:
     return ArmedDrift(
         source=f"/proc/PID/maps, the files at those paths now{', and its baseline' if before is not None else ''}",
         since_wall_ns=since_ns,
-        changed=explain(drifted[:KEPT], told(window), root=scene.root) if drifted else (),
+        changed=explain(drifted[:KEPT], told(window, scene.examination.at_ns), root=scene.root) if drifted else (),
         count=len(drifted),
         restarted=restarted,
         libraries=libraries,

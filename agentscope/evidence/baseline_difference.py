@@ -94,7 +94,7 @@ def collect(scene: Scene) -> BaselineDifference | Missing | None:
         since_wall_ns=scene.baseline.wall_ns,
         libraries=libraries,
         packages=packages,
-        changed=explain(ordered[:KEPT], told(window), root=scene.root) if drifted else (),
+        changed=explain(ordered[:KEPT], told(window, scene.exit.at_ns), root=scene.root) if drifted else (),
         count=len(drifted),
         clock=clock(scene.baseline.wall_ns),
     )

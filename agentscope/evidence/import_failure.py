@@ -110,7 +110,7 @@ def collect(scene: Scene) -> ImportFailure | Missing | None:
         return None
     accused = (*_called(reading, scene), *failure.accused)
     window = window_of(scene)
-    changes = told(window).changes if window is not None and accused else ()
+    changes = told(window, scene.exit.at_ns).changes if window is not None and accused else ()
     return ImportFailure(
         source="the last words, and the metadata of what is installed",
         failure=failure.failure,

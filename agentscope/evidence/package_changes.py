@@ -45,7 +45,7 @@ class PackageChanges(Evidence, frozen=True, tag="package-changes"):
 
     def of_package(self, ecosystem: Ecosystem, name: str) -> Change | None:
         """The newest change of a package."""
-        return change_of(self.changes, ecosystem, name)
+        return change_of(reversed(self.changes), ecosystem, name)
 
 
 def may_be_drift(scene: Scene) -> bool:
@@ -88,7 +88,7 @@ def collect(scene: Scene) -> PackageChanges | Missing | None:
     window = window_of(scene)
     if window is None:
         return Missing(kind="package-changes", because="it ran in a container that is gone with its files")
-    changes = told(window)
+    changes = told(window, scene.exit.at_ns)
     if not changes.sources and not changes.changes:
         return Missing(kind="package-changes", because="; ".join(changes.unread[:3]) or "no package tool left a log here")
     return PackageChanges(

@@ -36,18 +36,19 @@ class Reconstruction(Evidence, frozen=True, tag="reconstruction"):
         return f"reconstructed afterwards from {read}, joined by {self.joined_by}{inside}{f'; not to be had: {closed}' if closed else ''}"
 
 
-def unsaid(past: Aftermath, words: Collected) -> str:
-    """What stands in the headline where no cause can be named: why not."""
+def unsaid(past: Aftermath | None, words: Collected) -> str:
+    """How a headline ends where no cause can be named: why not."""
+    if past is None:
+        return ", and nothing that was seen explains it"
     if isinstance(words, LastWords) and words.readings:
-        return f"{words.readings[0].says}, but what is behind that cannot be told from what was left of it"
+        return f"; {words.readings[0].says}, but what is behind that cannot be told from what was left of it"
     if past.counted_oom and not past.kernel_log:
-        return f"{past.counted_oom} counted an OOM kill near it, but the kernel log, which names the victim, cannot be had"
+        return f"; {past.counted_oom} counted an OOM kill near it, but the kernel log, which names the victim, cannot be had"
     if past.told_by == ("container runtime",):
-        return "so its runtime has it, for which that and an exit with 128 and this number are one; nothing else tells of it"
-    closed = [each.kind for each in past.unread]
-    if closed:
-        return f"what was left of it does not say why, and there is no telling without the {' and the '.join(closed[:3])}"
-    return "nobody watched it, and what was left of it does not say why"
+        return "; so its runtime has it, for which that and an exit with 128 and this number are one; nothing else tells of it"
+    if closed := [each.kind for each in past.unread]:
+        return f"; what was left of it does not say why, and there is no telling without the {' and the '.join(closed[:3])}"
+    return "; nobody watched it, and what was left of it does not say why"
 
 
 def collect(scene: Scene) -> Reconstruction | None:

@@ -22,6 +22,7 @@ from agentscope.examination import (
     Thread,
 )
 from agentscope.examination.cgroups import CgroupReading, read_cgroup, state_between
+from agentscope.examination.proc import read_proc
 from agentscope.examination.waiting import same_wait
 from agentscope.model import MissingEvidence, Process, ProcessSample, ThreadSample
 
@@ -101,7 +102,20 @@ def look_at(jobs: Sequence[Job], sample_of: SampleOf | None = None) -> list[Look
     processes = [process for each in found for process in each.processes]
     sockets, missing = read_open_sockets(processes)
     pipes = {pipe.inode: pipe for pipe in read_waited_pipes(processes)}
-    return [look_of(each, sockets, pipes, missing) for each in found]
+    cgroups = read_cgroups(found)
+    return [look_of(each, cgroup, sockets, pipes, missing) for each, cgroup in zip(found, cgroups, strict=True)]
+
+
+def read_cgroups(found: Sequence[Found]) -> list[CgroupReading | None]:
+    """The cgroups of each agent's first process; those that several share are read once. None where there is no process."""
+    known: dict[bytes, CgroupReading] = {}
+    readings: list[CgroupReading | None] = []
+    for each in found:
+        membership = read_proc(f"/proc/{each.processes[0].pid}/cgroup") or b"" if each.processes else None
+        if membership is not None and membership not in known:
+            known[membership] = read_cgroup(each.processes[0].pid, membership=membership)
+        readings.append(known[membership] if membership is not None else None)
+    return readings
 
 
 def found_of(job: Job, sample_of: SampleOf | None) -> Found:
@@ -115,7 +129,11 @@ def found_of(job: Job, sample_of: SampleOf | None) -> Found:
 
 
 def look_of(
-    found: Found, sockets: Mapping[int, Socket], pipes: Mapping[int, Pipe], missing: tuple[MissingEvidence, ...]
+    found: Found,
+    cgroup: CgroupReading | None,
+    sockets: Mapping[int, Socket],
+    pipes: Mapping[int, Pipe],
+    missing: tuple[MissingEvidence, ...],
 ) -> Look:
     """One agent's part of a round."""
     from agentscope.examination.file_locks import read_file_locks
@@ -123,7 +141,6 @@ def look_of(
     around, processes = found.around, found.processes
     inodes = {each.inode for process in processes for each in process.descriptors}
     waits_for_lock = [each.pid for each in processes if any(is_file_lock(thread) for thread in each.threads)]
-    cgroup = read_cgroup(processes[0].pid) if processes else None
     seen = Examination(
         at_ns=found.at_ns,
         patience_s=around.patience_s,

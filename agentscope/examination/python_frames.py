@@ -1,6 +1,7 @@
 """The Python threads of another process and their frames, read from its memory while it runs on; nothing of it is stopped."""
 
 import struct
+import time
 from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple
@@ -13,6 +14,8 @@ from agentscope.symbols.linetable import line_at
 MOST_INTERPRETERS = 16
 MOST_THREADS = 4096
 MOST_FRAMES = 512
+AGAIN = 6
+AGAIN_S = 0.003  # a thread keeps the GIL for 5 ms if another wants it (sys.getswitchinterval)
 _FIRST_INNER_OWNER = 3  # frames that the interpreter puts between C and Python, since 3.12
 _TABLE_LIMIT = 1 << 15
 _MOST_LOCALS = 1 << 12
@@ -80,18 +83,31 @@ class Frames:
         self.objects = objects
         self.tids = Tids(objects.memory.pid)
         self._codes: dict[int, Code | None] = {}
+        self._torn: set[int] = set()
 
     def threads(self) -> list[PythonState]:
-        """All threads of all interpreters, the newest first; one whose frames change while they are read has none."""
-        found = []
-        for state in self._states():
-            tid, ident = self._numbers(state)
-            found.append(PythonState(self.tids.ours(tid), ident, state, self.frames(state)))
+        """All threads of all interpreters, the newest first; one whose frames change whenever they are read has none.
+
+        Such a thread runs. As soon as another one wants the GIL it stands still for some milliseconds, so it is read again then.
+        """
+        found = [self._thread(state) for state in self._states()]
+        for _ in range(AGAIN):
+            if not self._torn:
+                break
+            time.sleep(AGAIN_S)
+            torn, self._torn = self._torn, set()
+            again = {each.state: self._thread(each.state) for each in found if each.state in torn}
+            # the place of a thread that has ended may be another's by now
+            found = [new if (new := again.get(each.state)) and new[:2] == each[:2] else each for each in found]
         known = {each.tid for each in found}
         if len(found) == 1 and not known & self.tids.all:
             # a forked child that still has the number of its parent's thread
             found[0] = found[0]._replace(tid=self.objects.memory.pid)
         return found
+
+    def _thread(self, state: int) -> PythonState:
+        tid, ident = self._numbers(state)
+        return PythonState(self.tids.ours(tid), ident, state, self.frames(state))
 
     def frames(self, state: int) -> tuple[Frame, ...]:
         """The frames of a thread, innermost first. A chain that does not end where it should was torn: read again."""
@@ -100,6 +116,7 @@ class Frames:
                 return tuple(self._walk(self.current(state)))
             except _TornError:
                 continue
+        self._torn.add(state)
         return ()
 
     def current(self, state: int) -> int:

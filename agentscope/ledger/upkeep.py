@@ -16,6 +16,7 @@ from contextlib import suppress
 from agentscope.errors import CannotWrite
 from agentscope.ledger import anchors, keys, seals
 from agentscope.ledger.appending import LEDGER, Appender, End
+from agentscope.ledger.beginning import begin_beside
 from agentscope.ledger.places import HEAD, replace
 from agentscope.ledger.retention import LOCK_S, retire, rotate
 from agentscope.ledger.seals import Head
@@ -146,6 +147,7 @@ class Upkeep:
 
     def look(self) -> None:
         """Find the chain's end, or begin it; what a writer before us left unsigned is signed."""
+        begin_beside(self.appender.state, self.appender.anchor)
         with self.appender.held(LOCK_S):
             pass
         self.confirmed()

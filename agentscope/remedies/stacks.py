@@ -61,7 +61,10 @@ def take(order: Order) -> Done:
         return Done(outcome="failed", says=f"the stacks could not be kept: {error.strerror or error}")
     first = next((line.strip() for line in lines[1:] if line.startswith("    ")), "")
     where = f"; it is at {first}" if first else ""
-    return Done(outcome="done", says=redact(plain(f"the stacks of {len(pids)} processes are in {path}{where}", 2000)))
+    return Done(
+        outcome="done",
+        says=redact(plain(f"the stacks of {len(pids)} process{'es' * (len(pids) != 1)} are in {path}{where}", 2000)),
+    )
 
 
 def told_of(pid: int) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import click
 
 
-@click.command()
+@click.command(short_help="A unit file for systemd")
 @click.option("--config", metavar="FILE", help="The config file that it watches by [/etc/agentscope.toml].")
 @click.option("--state-dir", metavar="DIR", help="Where incidents are recorded [/var/lib/agentscope].")
 def service(config: str | None, state_dir: str | None) -> None:

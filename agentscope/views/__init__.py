@@ -1,7 +1,7 @@
 """Step 10: one file a way to show records. A view never decides: it takes values of `agentscope.model` and shows them.
 
-`report` draws one incident, `board` folds a stream into what is the case now, `table` and `tui` draw a board, `ndjson` writes the
-stream itself. A view may import rich or textual inside the function that draws; the rest of agentscope may not. Whatever a process
+`report` draws one incident, `board` folds a stream into what is the case now, `table` and `tui` draw a board; where the stream itself
+goes is `agentscope.sinks`. A view may import rich or textual inside the function that draws; the rest of agentscope may not. Whatever a process
 controls (names, arguments, paths, words) passes through `safe` or `safe_lines` before a terminal sees it.
 """
 

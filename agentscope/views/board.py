@@ -45,6 +45,13 @@ class Happened:
 
 
 @dataclass(frozen=True)
+class Glimpse:
+    """The agents that /proc shows, each with why it is one, before anything is attached: what a person sees meanwhile, and no event."""
+
+    agents: tuple[tuple[Agent, str], ...]
+
+
+@dataclass(frozen=True)
 class Recovered:
     """The last word about bringing an agent back: "restart", "well again", "held", "not held"; and when that was."""
 
@@ -80,6 +87,7 @@ class Row:
     full_ns: int | None = None  # when its memory will be full, at the slope of the last warning
     last: Happened | None = None
     death: Happened | None = None
+    glimpsed: bool = False
 
     @property
     def key(self) -> Key:
@@ -147,6 +155,13 @@ class Board:
         finally:
             self.recorded_ns = None
 
+    def glimpse(self, glimpse: Glimpse) -> None:
+        """Show these agents until the source is attached and tells itself who is there."""
+        for agent, because in glimpse.agents:
+            key = (agent.pid, agent.start_ns)
+            self.rows.setdefault(key, Row(agent, seen_ns=self.now_ns, because=because, glimpsed=True))
+        self.changes += 1
+
     def apply(self, event: AnyEvent) -> None:
         """Fold one event in."""
         if isinstance(event, Ready):
@@ -188,6 +203,7 @@ class Board:
         if self.ready is not None and self.ready.boot_id != ready.boot_id:
             for row in self.rows.values():
                 self.end(row, "ended: the machine restarted", ready.wall_ns)
+        self.rows = {key: row for key, row in self.rows.items() if not row.glimpsed}
         self.ready = ready
         self.wall_offset_ns = ready.wall_ns - ready.at_ns
         self.now_ns = max(self.now_ns, ready.wall_ns)

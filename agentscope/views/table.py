@@ -22,7 +22,7 @@ HOW_FOUND = (
 TO_TYPE = (
     ("sudo agentscope run -- CMD", "start CMD and watch it"),
     ("sudo agentscope watch --pid N", "watch a process that runs"),
-    ("make demo", "see how deaths are told"),
+    ("sudo agentscope drill oom", "see how a death is told"),
 )
 
 
@@ -142,7 +142,8 @@ def engine_of(board: Board, before: str = "") -> str:
     if ready is None:
         parts = [before or "attaching"]
     else:
-        parts = [f"engine {ready.engine}", f"Linux {safe(ready.kernel, 40)}"]
+        attached = "nothing is attached here" if ready.engine == "none" else f"engine {ready.engine}"
+        parts = [attached, f"Linux {safe(ready.kernel, 40)}"]
         if ready.degraded:
             parts.append(f"without {safe(', '.join(ready.degraded), 200)}")
     parts.append(f"lost {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost")

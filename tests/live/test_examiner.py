@@ -7,6 +7,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import pytest
 
 from agentscope.examination import SyscallProfile
 from agentscope.model import Lost, MissingEvidence
+from agentscope.sources.ahead import SWITCH_S, ahead_of
 from agentscope.sources.ebpf import CORE, CoreEngine
 from agentscope.sources.examiner import EXAMINE, Examiner
 from agentscope.sources.libbpf import BpfError, ProbeObject
@@ -197,14 +199,20 @@ def test_a_thread_that_rests_is_the_same_object(examiner: Examiner) -> None:
 
 def test_only_whom_one_asks_about(examiner: Examiner) -> None:
     """A sample has the processes asked for, also those of others; one that is gone is left out, and has no registers."""
+    parent = subprocess.Popen(["/bin/sh", "-c", "/bin/sleep 60 & echo $!; exec /bin/sleep 60"], stdout=subprocess.PIPE)
+    assert parent.stdout is not None
+    other = int(parent.stdout.readline())
     child = subprocess.Popen(["/bin/sleep", "60"])
-    pids = [os.getpid(), os.getppid(), child.pid]
+    pids = [os.getpid(), other, child.pid]
     assert sorted(sample.pid for sample in examiner.sample(pids)) == sorted(pids)
     child.kill()
     child.wait()
     assert sorted(sample.pid for sample in examiner.sample(pids)) == sorted(pids[:2])
     assert examiner.registers(child.pid) == {}
     assert examiner.sample([]) == []
+    os.kill(other, signal.SIGKILL)
+    parent.kill()
+    parent.wait()
 
 
 def test_what_idles_is_the_same_process_for_the_engine_too(engine: CoreEngine) -> None:
@@ -563,3 +571,17 @@ def test_without_the_object_there_is_a_reason(engine: CoreEngine, monkeypatch: p
     assert "not been built" in missing.because
     engine.close()
     assert isinstance(engine.end_profile(), MissingEvidence)
+
+
+def test_probes_are_loaded_ahead_for_a_living_process_only():
+    """A report on a living pid finds them loaded; for a name, a pid that is gone or a log nothing is loaded."""
+    if not EXAMINE.exists():
+        pytest.skip("the probes are not built: make probes")
+    ahead = ahead_of(str(os.getpid()))
+    with contextlib.closing(ahead.examiner()) as examiner:
+        assert [sample.pid for sample in examiner.sample((os.getpid(),))] == [os.getpid()]
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    before = sys.getswitchinterval()
+    assert [ahead_of(who) for who in (None, "researcher", str(gone.pid), "-1")] == [None] * 4
+    assert sys.getswitchinterval() == before > SWITCH_S

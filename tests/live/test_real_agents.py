@@ -17,7 +17,7 @@ AGENTS = Path(__file__).resolve().parent / "agents"
 PACKAGES = BUILD / "agents-packages"
 PYTHON = PACKAGES / "bin" / "python"
 ADDRESS = "127.0.0.1:{port}"
-SLOW_S = 30
+SLOW_S = 60
 FAULTS = {  # mode of peers/model.py: its seconds, what is to be said of the agent, and what must be in the culprit
     "head_only": (0, "hang/stuck-io", (ADDRESS,)),
     "stall": (0, "hang/stuck-io", (ADDRESS,)),

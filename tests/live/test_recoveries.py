@@ -120,7 +120,9 @@ def is_whole(watching: Watched, stream: Stream | None, cause: str, remedies: tup
         assert f"{number}. {remedy}: " in shown.stdout, shown.stdout
     assert "It held: " in shown.stdout
     assert opened["headline"].split()[0] in shown.stdout
-    return next(line["data"] for line in kept if line["data"].get("remedy") == "validate")
+    validated = next(line["data"] for line in kept if line["data"].get("remedy") == "validate")
+    print(f"{opened['cause']}, {' then '.join(remedies)}: {(validated['at_ns'] - opened['at_ns']) / 1e6:.0f} ms to validated")
+    return validated
 
 
 def test_out_of_memory_under_systemd(systemd, watched, webhook, tmp_path):

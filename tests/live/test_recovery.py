@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from recovering import Stage, wait_for
+from terminal import Terminal
 from zoo import AGENTSCOPE
 
 HAMPERED = Path(__file__).with_name("hampered.py")
@@ -374,3 +375,38 @@ def test_killed_again_and_again(stage):
     assert not (scene.folder / "twice").exists()
     assert len(scene.living()) == 1
     assert scene.acts <= 2, stream.tail()
+
+
+@pytest.mark.parametrize("well", [True, False], ids=["well", "stopped"])
+def test_a_person_has_an_agent_brought_back(stage, well):
+    """The keys r and y restart an agent that lives, whether or not it hangs: intent before outcome, validated, closed as held."""
+    scene = stage(QUICK + 'grace = "300ms"\n', health=False)
+    pid = scene.start()
+    if not well:
+        os.kill(pid, signal.SIGSTOP)
+    terminal = Terminal([AGENTSCOPE, "watch", "--config", scene.config, "--state-dir", scene.state])
+    try:
+        terminal.until("engine core")
+        terminal.type("r")
+        terminal.until("Bring back")
+        terminal.type("y")
+        ends = time.monotonic() + 40
+        while not scene.kept("incident.closed") and time.monotonic() < ends:
+            terminal.read(0.2)
+    finally:
+        terminal.close()
+    order = ("incident.opened", "remedy.started", "remedy.finished", "incident.closed")
+    kept = [line["type"].removeprefix("agentscope.") for line in scene.ledger()]
+    told = [kind for kind in kept if kind in order]
+    assert told[0] == "incident.opened"
+    assert told[-1] == "incident.closed"
+    opened, started, closed = (scene.kept(kind)[-1] for kind in ("incident.opened", "remedy.started", "incident.closed"))
+    assert opened["incident"] == started["incident"] == closed["incident"]
+    assert started["remedy"] == "restart"
+    assert closed["held"] is True
+    assert (scene.acts, scene.lives) == (1, 2)
+    assert len(scene.living()) == 1
+    assert pid not in scene.living()
+    if well:
+        assert opened["cause"] == "undetermined"
+        assert opened["headline"] == "A person had victim brought back; no hang was found"

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 
 from agentscope.model import AnyEvent
 from agentscope.record import Envelope
+from agentscope.views.board import Glimpse
 
 if TYPE_CHECKING:
     from agentscope.views.tui.deeds import Deeds
 
 
 async def show(
-    events: AsyncIterable[AnyEvent | Envelope],
+    events: AsyncIterable[AnyEvent | Envelope | Glimpse],
     *,
     title: str = "",
     replay: bool = False,

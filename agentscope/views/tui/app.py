@@ -17,7 +17,7 @@ from textual.widgets import Input, Static
 from agentscope.model import AnyEvent, Ready
 from agentscope.record import Envelope
 from agentscope.views import safe
-from agentscope.views.board import Board, Happened, Row
+from agentscope.views.board import Board, Glimpse, Happened, Row
 from agentscope.views.table import incident_lines
 from agentscope.views.tui import lines
 from agentscope.views.tui.asking import Asking
@@ -41,7 +41,7 @@ ENDED_BY = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT)
 
 PLAIN, DIM, BOLD = Style(), Style(dim=True), Style(bold=True)
 DIED, STUCK, PRESSED = Style(color="red"), Style(color="red", bold=True), Style(color="yellow")
-Told = AnyEvent | Envelope
+Told = AnyEvent | Envelope | Glimpse
 
 
 class WatchApp(Asking, App[None]):
@@ -82,6 +82,8 @@ class WatchApp(Asking, App[None]):
         Binding("minus", "play('slower')", show=False),
         *(Binding(digit, f"pick({digit})", show=False) for digit in "123456789"),
     ]
+
+    own_keys = ""  # what the line of keys says where it is another's
 
     def __init__(
         self,
@@ -157,10 +159,12 @@ class WatchApp(Asking, App[None]):
             async for event in self.events:
                 if isinstance(event, Envelope):
                     self.board.recall(event)
+                elif isinstance(event, Glimpse):
+                    self.board.glimpse(event)
                 else:
                     self.board.apply(event)
                 count += 1
-                if isinstance(event, Ready):
+                if isinstance(event, Ready | Glimpse):
                     self.set_timer(FIRST_S, self.tick)  # whoever has waited for the first agents waits no longer
                 if count % BREATH == 0:
                     await asyncio.sleep(0)
@@ -194,7 +198,7 @@ class WatchApp(Asking, App[None]):
         """Redraw if a person could see a difference: something happened, or a second went by."""
         if self.notice and time.monotonic() > self.notice_until_s:
             self.notice = ""
-        if self.stamp() == self.drawn:
+        if self.stamp() == self.drawn or not self.screen_stack:
             return
         if isinstance(self.screen, Page):
             self.drawn = self.stamp()
@@ -288,25 +292,27 @@ class WatchApp(Asking, App[None]):
         about = self.about or ("replay" if self.replay else "")
         if self.replay and self.over and self.player is None:
             about += ", at its end"
-        said = " · ".join(part for part in (lines.headline_of(self.board), about) if part)
+        attaching = self.board.ready is None and not self.over
+        seen = lines.glimpse_of(self.board) if attaching and not self.replay else lines.headline_of(self.board)
+        said = " · ".join(part for part in (seen, about) if part)
         hour = clock(self.now_ns if self.board.wall_offset_ns is not None else None)
         hour = f"{self.player.says()}  {hour}" if self.player is not None else hour
-        title = f"INCIDENTS  {len(happened)}, newest first" if happened else "INCIDENTS  none yet"
+        title = f"INCIDENTS  {len(happened)}, newest first" if happened else "INCIDENTS" if attaching else "INCIDENTS  none yet"
         if self.wanted:
             title += (
                 f"   filter: {safe(self.wanted, 60)} ({count_of(len(rows), 'agent')}, {count_of(len(happened), 'incident')})"
             )
         can_add = self.deeds is not None
-        keys = lines.keys_line(width, playing=self.player is not None)
+        keys = self.own_keys or lines.keys_line(width, playing=self.player is not None)
         if self.board.lost and height < ENGINE_LINE_FROM:
             keys = f"LOST {self.board.lost_count:,}  {keys}"
-        waiting = f"{self.engine or 'reading'} …" if self.board.ready is None and not self.over else ""
+        waiting = f"{self.engine or 'reading'} …" if attaching else ""
         return {
             "headline": lines.headline(said, hour, width),
             "titles": f"  {lines.title_line(width - 3)}",
             "empty": waiting or "\n".join(empty_lines(max(20, width - 4), height - 5, self.likely, can_add=can_add)),
             "incidents-title": cut(title, width),
-            "engine": cut(lines.engine_line(self.board, self.engine), width),
+            "engine": cut(lines.engine_line(self.board, waiting), width),
             "keys": cut(self.notice or keys, width),
         }
 

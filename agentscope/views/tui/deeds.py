@@ -28,10 +28,11 @@ class Look(Value, frozen=True):
 
 
 class Means(Value, frozen=True):
-    """How an agent can be brought back: in sentences, and whether it can be asked for now."""
+    """How an agent can be brought back: in sentences, and whether it can be asked for now. `config` are lines to type."""
 
     says: tuple[str, ...]
     can: bool = False
+    config: tuple[str, ...] = ()
 
 
 class Deeds(Protocol):

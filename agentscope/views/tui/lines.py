@@ -183,6 +183,11 @@ def headline_of(board: Board) -> str:
     return ", ".join(parts)
 
 
+def glimpse_of(board: Board) -> str:
+    """The same before anything is attached: nothing is known yet of deaths."""
+    return f"{count_of(board.living, 'agent')} here" if board.rows else "looking"
+
+
 def headline(said: str, hour: str, width: int) -> str:
     """The sentence at the left, the time at the right."""
     room = max(0, width - len(hour) - 1)

@@ -217,6 +217,8 @@ def means_parts(agent: Agent, means: "Means", row: Row | None, board: Board) -> 
             yield bullet("○" if row.ended else "●", f"{state}{ago}", style=BAD if row.died or row.stuck else GOOD)
         for line in means.says:
             yield bullet("·", safe(line, 600))
+        for line in means.config:
+            yield Text(f"    {safe(line, 600)}")
         if means.can:
             yield Text()
             yield Text("y yes, do it    Esc no", style=STRONG)

@@ -13,7 +13,7 @@ import pytest
 from agentscope.errors import CannotWrite, ExitStatus
 from agentscope.model import AgentSeen, KernelLine
 from agentscope.record import Recorder, decode
-from agentscope.views.ndjson import NdjsonWriter
+from agentscope.sinks.stdout import NdjsonWriter
 from tests import samples
 
 

@@ -1,12 +1,12 @@
-"""The stream itself: one line an event, to a descriptor whose reader may be slow, full or gone. It never blocks its caller.
+"""Standard output, or any descriptor, whose reader may be slow, full or gone: one line an event. It never blocks its caller.
 
 How a line gets out. O_NONBLOCK is a property of the open file that the shell shares with us, so it is never set. Instead each line
 is first tried with pwritev2(2) and RWF_NOWAIT, which makes that one call non-blocking: a pipe or socket with room takes the line at
 once, in the caller's own thread. What the kernel would make us wait for (EAGAIN), or a file that cannot promise not to wait
 (EOPNOTSUPP: terminals, most disks, pipes before Linux 6.4), goes to one thread, which may block as long as it likes.
 
-Between them is a queue bounded in bytes. When it is full, lines are dropped and counted, pulses first, and a `Lost` line tells how
-many as soon as there is room; the sequence numbers of dropped lines stay unused, so that a reader sees the gap too.
+Between them is a queue bounded in bytes. When it is full, lines are dropped and counted, pulses first, and as soon as there is room
+a `Lost` line tells how many. It has the sequence number of the last of them, so that a reader sees the gap too.
 """
 
 import asyncio
@@ -14,20 +14,40 @@ import contextlib
 import errno
 import os
 import select
+import sys
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from agentscope.errors import CannotWrite
+from agentscope.errors import BadInput, CannotWrite
 from agentscope.model import AnyEvent, Lost, Pulse
-from agentscope.record import Recorder
+from agentscope.record import Line, Recorder
+from agentscope.sinks import Around, Chosen, Options
 
+SCHEMES = ("-",)
+EXAMPLE = "- (standard output)"
+USUAL = ()
 QUEUE_BYTES = 8 << 20
 CHUNK_BYTES = 64 << 10
 SOURCE = "ndjson"
 WOULD_WAIT = frozenset({errno.EAGAIN, errno.EOPNOTSUPP, errno.ENOSYS, errno.EINVAL, errno.ESPIPE, errno.EPERM})
+
+
+def checked(wrong: str, to: str, options: Options) -> None:  # noqa: ARG001 - it has none
+    """There is nothing that could be wrong.
+
+    Raises:
+        BadInput: something stands behind the "-".
+    """
+    if to != "-":
+        raise BadInput(wrong, f"{to!r} begins as standard output does, and goes on", EXAMPLE)
+
+
+def opened(chosen: Chosen, around: Around) -> "NdjsonWriter":  # noqa: ARG001 - there is only one
+    """The writer of standard output."""
+    return NdjsonWriter(around.recorder, sys.stdout.fileno())
 
 
 class NdjsonWriter:
@@ -36,17 +56,20 @@ class NdjsonWriter:
     Make it, and call it, in one running event loop.
     """
 
+    why = ""  # what does not work ends `closed`
+
     def __init__(self, recorder: Recorder, fd: int, *, queue_bytes: int = QUEUE_BYTES) -> None:
         self.recorder = recorder
         self.fd = fd
         self.queue_bytes = queue_bytes
         self.loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[None] = self.loop.create_future()
-        self.batch: list[tuple[bytes, int]] = []  # lines of this turn of the loop, each with the limit that holds for it
+        self.batch: list[tuple[bytes, int, int]] = []  # of this turn of the loop: line, the limit that holds for it, its number
         self.batch_bytes = 0
         self.lines: deque[bytes] = deque()
         self.waiting_bytes = 0
         self.dropped = 0
+        self.dropped_last = 0  # its number
         self.lost_count = 0
         self.at_once = True
         self.stopping = False
@@ -59,16 +82,18 @@ class NdjsonWriter:
 
     def write(self, event: AnyEvent) -> None:
         """Put one event on its way; a no-op once `closed`."""
+        if not self.closed.done() and (line := self.recorder.line(event)) is not None:
+            self.take(line)
+
+    def take(self, line: Line) -> None:
+        """The same with an event that is a line already."""
         if self.closed.done():
             return
-        line = self.recorder.encode(event)
-        if line is None:
-            return
         if self.dropped and not self.tell_loss():
-            self.drop()
+            self.drop(line.number)
             return
         # a pulse comes again in a second, an incident does not
-        is_pulse = isinstance(event, Pulse)
+        is_pulse = isinstance(line.event, Pulse)
         self.put(line, self.queue_bytes // 2 if is_pulse else self.queue_bytes, may_wait=is_pulse)
 
     async def flush(self, timeout_s: float) -> bool:
@@ -96,12 +121,12 @@ class NdjsonWriter:
 
     # --- on the loop's thread ------------------------------------------------------------------------------------------
 
-    def put(self, line: bytes, limit_bytes: int, *, may_wait: bool = False) -> None:
+    def put(self, line: Line, limit_bytes: int, *, may_wait: bool = False) -> None:
         """Send the line, or let it wait for the end of this turn of the loop: a hundred pulses are one write."""
         if may_wait and not self.batch:
             self.loop.call_soon(self.send)
-        self.batch.append((line, limit_bytes))
-        self.batch_bytes += len(line)
+        self.batch.append((line.encoded, limit_bytes, line.number))
+        self.batch_bytes += len(line.encoded)
         if not may_wait or self.batch_bytes >= CHUNK_BYTES:
             self.send()
 
@@ -111,13 +136,13 @@ class NdjsonWriter:
         if not batch or self.closed.done():
             return
         if self.at_once and not self.waiting_bytes:
-            left = self.write_at_once(b"".join(line for line, _ in batch))
+            left = self.write_at_once(b"".join(line for line, _, _ in batch))
             # a line that is half out must be finished, whatever the limit says; so is what little came with it
-            batch = [(left, len(left))] if left else []
+            batch = [(left, len(left), batch[-1][2])] if left else []
         with self.lock:
-            for line, limit_bytes in batch:
+            for line, limit_bytes, number in batch:
                 if self.waiting_bytes + len(line) > limit_bytes:
-                    self.drop()
+                    self.drop(number)
                     continue
                 self.lines.append(line)
                 self.waiting_bytes += len(line)
@@ -140,9 +165,10 @@ class NdjsonWriter:
             self.at_once = error.errno == errno.EAGAIN
             return line
 
-    def drop(self) -> None:
+    def drop(self, number: int) -> None:
         """Count a line that found no room."""
         self.dropped += 1
+        self.dropped_last = number
         self.lost_count += 1
 
     def tell_loss(self) -> bool:
@@ -156,9 +182,8 @@ class NdjsonWriter:
             says="the reader of this stream was too slow",
         )
         self.dropped = 0
-        line = self.recorder.encode(lost)
-        assert line is not None
-        self.put(line, self.queue_bytes + len(line))
+        line = self.recorder.instead(self.dropped_last, lost)
+        self.put(line, self.queue_bytes + len(line.encoded))
         return True
 
     def emptied(self) -> None:
@@ -218,7 +243,7 @@ class NdjsonWriter:
                     self.ready.wait()
                 if self.stopping:
                     return
-                chunk = self.take()
+                chunk = self.next_chunk()
             try:
                 self.write_all(chunk)
             except OSError as error:
@@ -230,7 +255,7 @@ class NdjsonWriter:
             if empty:
                 self.tell_loop(self.emptied)
 
-    def take(self) -> bytes:
+    def next_chunk(self) -> bytes:
         """The next lines as one write: at least one, and not so many that a reader waits for the first."""
         taken = [self.lines.popleft()]
         length = len(taken[0])
