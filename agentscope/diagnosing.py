@@ -21,6 +21,8 @@ from agentscope.agents import (
 )
 from agentscope.classifier import classify
 from agentscope.commandlines import program_name
+from agentscope.distributions import plain
+from agentscope.durations import span
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, binding_of, collect_all
 from agentscope.incidents import Ended
@@ -291,12 +293,7 @@ def put_together(traces: "Traces", wanted: "Wanted") -> tuple[dict[str, Any], In
 
     joined = join(traces, wanted)
     if joined is None:
-        closed = "; ".join(f"{each.kind}: {each.because}" for each in traces.unread)
-        raise NoSuchProcess(
-            f"there is no process {wanted.who}, and nothing recorded its end",
-            f"no watcher saw it, and no end of it is told by {', '.join(traces.read) or 'anything'}{f' (not to be had: {closed})' if closed else ''}",
-            "sudo agentscope watch, before it happens again",
-        )
+        raise untold(traces, wanted)
     ended, scene = scene_of(traces, joined, wanted)
     planned = on_purpose(traces, joined)
     if planned is None and says_how(joined.end):
@@ -311,6 +308,24 @@ def put_together(traces: "Traces", wanted: "Wanted") -> tuple[dict[str, Any], In
         "exit": {"code": end.code, "signal": signal_name(end.signal) if end.signal else None, "core_dumped": end.core},
         "says": planned or CLEAN_FOR_SYSTEMD,
     }, None
+
+
+def untold(traces: "Traces", wanted: "Wanted") -> NoSuchProcess:
+    """That nothing tells of this end; and which were told of last, since what a person calls it may not be what the kernel calls it."""
+    from agentscope.aftermath.joining import told_last
+
+    closed = "; ".join(f"{each.kind}: {each.because}" for each in traces.unread)
+    why = f"no watcher saw it, and no end of it is told by {', '.join(traces.read) or 'anything'}{f' (not to be had: {closed})' if closed else ''}"
+    retry = "sudo agentscope watch, before it happens again"
+    if last := told_last(traces, wanted):
+        places = [f" in {plain(each.cgroup, 80)}" if each.cgroup.strip("/") else "" for each in last]
+        ended = [
+            f"{each.pid} ({plain(each.comm, 15)}{place}, {span(max(0, now_ns() - each.at_ns))} ago)"
+            for each, place in zip(last, places, strict=True)
+        ]
+        why += f". The last ends told of: {', '.join(ended)}"
+        retry = f"agentscope diagnose {last[0].pid}, if it was that one; else {retry}"
+    return NoSuchProcess(f"there is no process {wanted.who}, and nothing recorded its end", why, retry)
 
 
 def opened_from(

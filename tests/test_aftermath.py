@@ -5,6 +5,13 @@ import json
 
 import pytest
 
+from agentscope.aftermath import Boot, Traces, Wanted
+from agentscope.aftermath.gathering import gather
+from agentscope.aftermath.joining import join
+from agentscope.diagnosing import put_together
+from agentscope.errors import NoSuchProcess
+from agentscope.model import KernelLine
+from agentscope.views.page import ending_of
 from tests.bundles import PLACE, RANK, SOURCES, Bundle, verdict
 
 BUNDLES = sorted(path.name for path in PLACE.iterdir() if path.is_dir())
@@ -52,3 +59,41 @@ def test_the_source_that_matters(name, tmp_path):
         if cause == "undetermined" and source != "package logs":
             said = next(each for each in record["evidence"] if each["kind"] == "reconstruction")
             assert source in {each["kind"] for each in said["data"]["unread"]}
+
+
+def test_a_start_that_nobody_knows(tmp_path):
+    """Of an end that the kernel log alone tells of nobody knows when it began, and no length of its life is made up."""
+    bundle = Bundle(PLACE / "oom-pid", tmp_path / "root", {"journal", "state of its unit"})
+    wanted = Wanted(who=bundle.truth["who"], pid=int(bundle.truth["who"]))
+    _, incident = put_together(gather(wanted, bundle), wanted)
+    assert incident is not None
+    assert ending_of(incident) == "SIGKILL"
+    assert [entry.says for entry in incident.timeline] == ["ended: SIGKILL"]
+    status = next(each for each in incident.evidence if each.kind == "wait-status")
+    assert (status.says, status.data["lived_ns"]) == ("ended by SIGKILL", None)
+
+
+def test_an_end_under_another_name(tmp_path):
+    """Where nothing of this name has ended, the last ends are listed, one in a cgroup of this name first, and what to type for it."""
+    bundle = Bundle(PLACE / "oom-pid", tmp_path / "root")
+    wanted = Wanted(who="plain.service")
+    traces = gather(wanted, bundle)
+    with pytest.raises(NoSuchProcess) as refused:
+        put_together(Traces(boot=traces.boot, kernel=traces.kernel), Wanted(who="summarise.py"))
+    listed = json.loads((PLACE / "oom-pid" / "truth.json").read_text())["who"]
+    assert f"{listed} (python3 in /system.slice/plain.service, " in refused.value.why
+    assert refused.value.try_this.startswith(f"agentscope diagnose {listed}, if it was that one")
+
+
+@pytest.mark.parametrize("own_pids", [True, False])
+def test_a_long_name(own_pids):
+    """A program is found by its whole name where the kernel kept fifteen characters of it, in whichever namespace its number is."""
+    said = (
+        "summarise-night[4242]: segfault at 0 ip 00007f2b7c0a9d3c sp 00007ffc3c363688 error 4 in libc.so.6[7f2b7c000000+1000]"
+    )
+    traces = Traces(boot=Boot(id="", wall_ns=0, own_pids=own_pids), kernel=(KernelLine(at_ns=1, seq=0, priority=6, text=said),))
+    joined = join(traces, Wanted(who="summarise-nightly-mail"))
+    assert joined is not None
+    assert (joined.end.pid, joined.end.comm) == (4242, "summarise-night")
+    assert join(traces, Wanted(who="summarise-night-shift")) is not None  # those fifteen are all that is left of either
+    assert join(traces, Wanted(who="summarise")) is None

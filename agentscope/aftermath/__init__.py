@@ -11,6 +11,7 @@ KERNEL_LOG = "kernel log"
 JOURNAL = "journal"
 UNIT_STATE = "state of its unit"
 CORE_DUMP = "core dump record"
+COMM_CHARACTERS = 15  # the kernel keeps no more of a program's name: include/linux/sched.h, TASK_COMM_LEN
 RUNTIME = "container runtime"
 
 
@@ -31,6 +32,11 @@ class Wanted(Value, frozen=True):
 
     who: str
     pid: int | None = None
+
+    @property
+    def comm(self) -> str:
+        """The same as the kernel would name a program."""
+        return self.who[:COMM_CHARACTERS]
 
     @property
     def unit(self) -> str:

@@ -3,6 +3,7 @@
 Every source that cannot be had is named with the reason; none is waited for long.
 """
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -20,7 +21,6 @@ from agentscope.lastseen import memory_cgroups
 from agentscope.model import KernelLine, MissingEvidence
 
 LINES = 4000  # of the journal, for each question: newest first
-COMM_CHARACTERS = 15
 
 
 def this_boot() -> Boot:
@@ -75,6 +75,8 @@ class ThisMachine:
 
     def show(self, unit: str) -> str:
         """From the system's manager."""
+        if not Path("/run/systemd/system").is_dir():  # sd_booted(3)
+            raise Unanswered("no systemd runs here")
         return answer("systemctl", "show", f"--property={','.join(SHOWN)}", "--", unit).decode("utf-8", "replace")
 
     def containers(self, name: str) -> tuple[tuple[ContainerEnd, ...], tuple[str, ...]]:
@@ -117,7 +119,8 @@ def gather(wanted: Wanted, sources: Sources) -> Traces:
         unread.append(MissingEvidence(kind=UNIT_STATE, because=str(why)))
     traces = Traces(
         boot=boot, root=sources.root, kernel=kernel, kernel_from_ns=kernel_from, entries=entries, unit=unit, read=tuple(read), unread=tuple(unread),
-        journal_from_ns=entries[0].at_ns if entries else None, counters=memory_cgroups(unit.cgroup) if unit and unit.cgroup else (),
+        journal_from_ns=entries[0].at_ns if entries else None,
+        counters=memory_cgroups((unit.cgroup if unit else "") or killed_in(wanted, kernel or ())),
     )  # fmt: skip
     return with_containers(wanted, traces, sources)
 
@@ -134,16 +137,20 @@ def journal_of(wanted: Wanted, sources: Sources, kernel: Sequence[KernelLine]) -
     if wanted.pid is not None:
         names: tuple[str, ...] = (f"_PID={wanted.pid}", f"COREDUMP_PID={wanted.pid}")
     else:
-        comm = wanted.who[:COMM_CHARACTERS]
-        names = (f"_COMM={comm}", f"COREDUMP_COMM={comm}", f"SYSLOG_IDENTIFIER={wanted.who}", *of_unit(wanted.unit))
+        names = (
+            f"_COMM={wanted.comm}",
+            f"COREDUMP_COMM={wanted.comm}",
+            f"SYSLOG_IDENTIFIER={wanted.who}",
+            *of_unit(wanted.unit),
+        )
     own = read_entries(sources.journal(LINES, *any_of(*names)), boot)
-    unit = unit_in(own) or (service_of(killed_in(wanted.pid, kernel)) if wanted.pid is not None else "")
+    unit = unit_in(own) or service_of(killed_in(wanted, kernel))
     more = read_entries(sources.journal(LINES, *any_of(*of_unit(unit))), boot) if unit and unit != wanted.unit else ()
     found = {(e.get("__CURSOR") or f"{e.at_ns} {e.message}"): e for e in (*around, *own, *more)}
     if not found:
         oldest = sources.journal(1)
         if not oldest.strip():
-            raise Unanswered("it holds nothing, or is closed to this user")
+            raise Unanswered("it holds nothing" if os.geteuid() == 0 else "it holds nothing, or is closed to this user")
         return read_entries(oldest, boot)
     return tuple(sorted(found.values(), key=lambda entry: entry.at_ns))
 
@@ -181,13 +188,13 @@ def unit_state(wanted: Wanted, entries: Sequence[Entry], sources: Sources, kerne
     name = wanted.unit
     if wanted.pid is not None:
         name = unit_in(entry for entry in entries if wanted.pid in {entry.number("_PID"), entry.number("COREDUMP_PID")})
-        name = name or service_of(killed_in(wanted.pid, kernel))
+        name = name or service_of(killed_in(wanted, kernel))
     return read_unit(sources.show(name), sources.boot) if name and not name.startswith("-") else None
 
 
 def with_containers(wanted: Wanted, traces: Traces, sources: Sources) -> Traces:
     """The same, with what container runtimes tell of a container of this name or id, or of the one that the kernel's report names."""
-    name = wanted.who if wanted.pid is None else container_of(killed_in(wanted.pid, traces.kernel or ()))
+    name = wanted.who if wanted.pid is None else container_of(killed_in(wanted, traces.kernel or ()))
     if name is None or traces.unit is not None:
         return traces
     found, refused = sources.containers(name)
@@ -196,7 +203,8 @@ def with_containers(wanted: Wanted, traces: Traces, sources: Sources) -> Traces:
     return msgspec.structs.replace(traces, containers=found, read=read, unread=unread)
 
 
-def killed_in(pid: int, lines: Iterable[KernelLine]) -> str:
-    """The cgroup in which the OOM killer found this process, by the kernel log; empty where it does not name it."""
-    said = next((line.text for line in reversed(list(lines)) if f",pid={pid}," in line.text and "task_memcg=" in line.text), "")
+def killed_in(wanted: Wanted, lines: Iterable[KernelLine]) -> str:
+    """The cgroup in which the OOM killer last found whoever is meant, by the kernel log; empty where it does not name him."""
+    named = f",task={wanted.comm}," if wanted.pid is None else f",pid={wanted.pid},"
+    said = next((line.text for line in reversed(list(lines)) if named in line.text and "task_memcg=" in line.text), "")
     return said.partition("task_memcg=")[2].partition(",task=")[0].partition(",pid=")[0]

@@ -25,6 +25,7 @@ BY_CGROUP_NS = 3_000_000_000  # from the kernel's kill to the exit that its mana
 AT_ONCE_NS = 500_000_000
 REPORT_LINES = 250  # one OOM report with a table of many tasks
 KILLS_READ = 64
+ENDS_LISTED = 3
 _KILLED = re.compile(r"Killed process \d")
 _FAULT = re.compile(r"segfault at|traps: |unhandled (?:signal|page|exception)|general protection|trap .{1,40} ip:")
 
@@ -113,12 +114,12 @@ def is_meant(account: Account, wanted: Wanted) -> bool:
     if wanted.pid is not None:
         return account.pid == wanted.pid
     names = {
-        account.comm,
         account.unit,
         (account.exe or "").rpartition("/")[2],
         *(word.rpartition("/")[2] for word in account.argv[:3]),
     }
-    return bool({wanted.who, wanted.unit} & (names - {""})) or bool(account.container)
+    named = bool({wanted.who, wanted.unit} & (names - {""})) or account.comm == wanted.comm
+    return named or bool(account.container)
 
 
 def join(traces: Traces, wanted: Wanted) -> Joined | None:
@@ -140,6 +141,16 @@ def join(traces: Traces, wanted: Wanted) -> Joined | None:
     if kill is not None and not any(each.source == KERNEL_LOG for each in same):
         same.append(Account(source=KERNEL_LOG, at_ns=kill.at_ns, pid=kill.report.pid, signal=SIGKILL))
     return Joined(end=end, accounts=tuple(same), kill=kill, pid=pid, by=by, comparable=comparable, container=container)
+
+
+def told_last(traces: Traces, wanted: Wanted) -> list[Account]:
+    """The last ends of programs with a number that is theirs here, the newest first, before all those in a cgroup of this name."""
+    everybody = accounts_of(traces, Wanted(who=""), kills_of(traces.kernel or ()))
+    found: dict[int, Account] = {}
+    for each in sorted(everybody, key=lambda each: (wanted.who not in each.cgroup.split("/"), -each.at_ns)):
+        if each.pid is not None and each.comm and (traces.boot.own_pids or each.source != KERNEL_LOG):
+            found.setdefault(each.pid, each)
+    return list(found.values())[:ENDS_LISTED]
 
 
 def is_same(each: Account, last: Account, *, own_pids: bool) -> bool:

@@ -118,8 +118,8 @@ def ending_of(incident: IncidentOpened) -> str:
     else:
         how = "it lives"
     lived_ns = incident.at_ns - incident.process.start_ns
-    if lived_ns <= 0:
-        return how
+    if lived_ns <= 0 or (incident.reconstructed and not incident.process.start_ns):
+        return how  # nobody knows when it started
     return f"{how}, after {span(lived_ns)}" if has_ended(incident) else f"{how}, for {span(lived_ns)} so far"
 
 
