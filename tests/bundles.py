@@ -1,9 +1,10 @@
 """Reconstruction bundles: what a death left behind (kernel log, journal export, unit state, package logs), with its known truth.
 
-A folder of `fixtures/aftermath/` holds `boot.json`, `kmsg` (records of /dev/kmsg), `journal.json` (`journalctl -o json`), `unit.txt`
-(`systemctl show`), `container.json`, `dpkg.log` (`@SECONDS@` is a time relative to the end) and `truth.json`. Most were recorded in the
-lab's systemd with nobody watching; what that machine cannot make (systemd-coredump, systemd-oomd, cgroup v2) was written by hand after
-the sources of systemd 252.
+A folder of `fixtures/aftermath/` holds `boot.json` (the clocks), `kmsg` (the last records of /dev/kmsg), `journal.json` (`journalctl -o json
+_SYSTEMD_UNIT=X + UNIT=X`, the last two runs, fields that nothing reads left out), `unit.txt` (`systemctl show`), `container.json`, `dpkg.log`
+(`@SECONDS@` is a time relative to the end) and `truth.json`: whom to ask for, the `cause` that is known, the confidence it must have, the
+sources without which it must fall (`refuting`), another true answer (`may_be`), and how the bundle was `made`. Most were recorded in the
+lab's systemd with nobody watching; what that machine cannot make (systemd-coredump, systemd-oomd, cgroup v2) was written by hand.
 """
 
 import json

@@ -29,6 +29,7 @@ def test_everything_there(name, tmp_path):
     bundle = Bundle(PLACE / name, tmp_path / "root")
     cause, rank, record = verdict(bundle)
     assert cause == bundle.truth["cause"]
+    assert bundle.truth["made"]
     if cause not in {"none", "unknown"}:
         assert record["reconstructed"] is True
         assert record["confidence"] == bundle.truth["confidence"]
