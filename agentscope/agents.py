@@ -21,6 +21,7 @@ from agentscope.record import timestamp
 
 TICK_NS = 10_000_000  # USER_HZ is 100 on every architecture Linux serves: /proc/PID/stat counts in it
 ARGV_LIMIT_BYTES = 512
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
 
 class Target(Value, frozen=True):
@@ -187,6 +188,11 @@ def ancestors_of(pid: int) -> tuple[Ancestor, ...]:
         chain.append(Ancestor(pid=pid, comm=line[line.find(b"(") + 1 : close].decode("utf-8", "replace")))
         pid = int(line[close + 2 :].split()[1])
     return tuple(chain)
+
+
+def sees_kernel_numbers() -> bool:
+    """Whether the process numbers of the kernel (probes, kernel log) are those seen here: we are in the first pid namespace."""
+    return Path("/proc/self/ns/pid").stat().st_ino == FIRST_PID_NAMESPACE
 
 
 def is_kernel_thread(pid: int) -> bool:

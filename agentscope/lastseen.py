@@ -29,6 +29,7 @@ ENVIRONMENT_BYTES = 262144
 MAPS_BYTES = 4 << 20
 REFRESH_NS = 5_000_000_000
 NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "no limit": memory.limit_in_bytes is rounded PAGE_COUNTER_MAX
+NAMESPACES = ("pid", "mnt", "net", "cgroup", "ipc", "uts", "user")
 LIMITS = {
     "AS": resource.RLIMIT_AS, "DATA": resource.RLIMIT_DATA, "STACK": resource.RLIMIT_STACK, "NOFILE": resource.RLIMIT_NOFILE,
     "NPROC": resource.RLIMIT_NPROC, "CPU": resource.RLIMIT_CPU, "FSIZE": resource.RLIMIT_FSIZE, "CORE": resource.RLIMIT_CORE,
@@ -119,7 +120,30 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         maps=lines,
         environment=places_of(process),
         oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill"),
+        pids_inside=numbers_inside(process.pid),
+        namespaces=own_namespaces(process.pid),
     )
+
+
+def numbers_inside(pid: int, proc: str = "/proc") -> tuple[int, ...]:
+    """The numbers of a living process in the pid namespaces below ours, the innermost last; none where it is in ours (NSpid, proc(5))."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(proc, str(pid), "status").read_text("utf-8", "replace").splitlines():
+            if line.startswith("NSpid:"):
+                return tuple(int(number) for number in line.split()[2:])
+    return ()
+
+
+def own_namespaces(pid: int) -> tuple[str, ...]:
+    """Which namespaces of a living process are not ours, by the names of /proc/PID/ns."""
+    try:
+        return tuple(
+            name
+            for name in NAMESPACES
+            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")  # noqa: PTH115 - it names no path
+        )
+    except OSError:
+        return ()
 
 
 def places_of(process: Process) -> dict[str, str]:
@@ -240,7 +264,10 @@ class LastSeenCache:
         kept = self.seen.get(process.pid)
         if kept is not None and now_ns - kept.at_ns < REFRESH_NS and not execed:
             return
-        seen = self.seen[process.pid] = read_last_seen(process, maps=True)
+        seen = read_last_seen(process, maps=True)
+        if seen.cwd is None and kept is not None and kept.cwd is not None:
+            return  # it is ending: what was read while it lived says more
+        self.seen[process.pid] = seen
         self.binding[process.pid] = binding_of(seen.cgroups)
         if process.pid not in self.stderr:
             held = open_stderr(process.pid)

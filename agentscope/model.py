@@ -495,7 +495,7 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     """One unplanned end of one agent or tool, diagnosed: the public contract of DESIGN.md section 3.
 
     `cause` is the slug `class/name` that `explain` takes, `subtype` its name again. Where nothing explains the end, `cause` is
-    "undetermined" and `subtype` empty.
+    "undetermined" and `subtype` empty. `reconstructed`: nobody watched it end; it was put together afterwards from what was left.
     """
 
     incident: str
@@ -518,6 +518,7 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     detected_in_ms: float
     missing: tuple[MissingEvidence, ...] = ()
     findings: tuple[Finding, ...] = ()
+    reconstructed: bool = False
 
 
 RemedyOutcome = Literal["done", "failed", "refused", "unknown"]

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from agentscope.agents import sees_kernel_numbers
 from agentscope.errors import EngineUnavailable
 from agentscope.examination import SyscallProfile
 from agentscope.model import AnyEvent, EngineName, Lost, MissingEvidence, ProcessSample
@@ -55,6 +56,13 @@ class CoreEngine:
     words_unheard: str
 
     def __init__(self) -> None:
+        if not sees_kernel_numbers():
+            # it would watch whoever has these numbers outside, and never see an end of those that are meant
+            raise EngineUnavailable(
+                "the probes cannot be used here",
+                "this is a pid namespace of its own, and the kernel's process numbers are not those seen in it",
+                "docker run --pid=host, hostPID: true in Kubernetes, or agentscope run -- COMMAND in here",
+            )
         self._object, self._loaded, self.degraded = load(the_library(), CORE, _FAMILIES)
         if "before_exit_fentry" in self._loaded and _VMA_KFUNC not in KERNEL_BTF.read_bytes():
             self.degraded += (_NO_MAPPINGS,)

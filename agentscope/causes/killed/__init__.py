@@ -56,6 +56,8 @@ def named(actor: SignalActor | None) -> str:
     if who.kind != "process":
         return {"kernel": "the kernel", "terminal": "its terminal", "self": "the process itself"}[who.kind]
     program = (who.exe or "").rsplit("/", 1)[-1] or who.comm or "a process"
+    if who.pid is None:
+        return program
     return f"{program} (pid {who.pid}{'' if who.uid is None else f', uid {who.uid}'})"
 
 
