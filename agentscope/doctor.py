@@ -93,8 +93,8 @@ def engine(name: str) -> Check:
         opened = ENGINES[name]()
         degraded = opened.degraded
         opened.close()
-    except UsageError as error:
-        return Check(name=f"engine {name}", ok=None, says=f"{error.what}: {error.why}", try_this="")
+    except UsageError:
+        return Check(name=f"engine {name}", ok=None, says="not in this version", try_this="")
     except AgentscopeError as error:
         says = f"{error.what}: {error.why}" if error.why else error.what
         return Check(name=f"engine {name}", ok=False, says=says, try_this=error.try_this)
@@ -108,10 +108,8 @@ def best_of(core: Check, netlink: Check) -> Check:
     chosen = "core" if core.ok else "netlink" if netlink.ok else "none"
     if chosen == "core":
         return Check(name="engine auto", ok=True, says="takes core, the best there is", try_this="")
-    says = (
-        f"takes {chosen}: senders of signals, faults and last words on a terminal are not seen, so some ends stay undetermined"
-    )
-    return Check(name="engine auto", ok=None, says=says, try_this=core.try_this)
+    says = f"takes {chosen}, the best that works here: less is seen, so some ends stay undetermined"
+    return Check(name="engine auto", ok=True, says=says, try_this="")
 
 
 def sockets() -> Check:

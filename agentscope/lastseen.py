@@ -314,8 +314,13 @@ class LastSeenCache:
         return words
 
     def pass_by(self, descriptor: int, at_ns: int) -> None:
-        """What stands in this file now is nobody's who starts later."""
-        facts = os.fstat(descriptor)
+        """What stands in this file now, if it is one, is nobody's who starts later than `at_ns`."""
+        try:
+            facts = os.fstat(descriptor)
+        except OSError:
+            return  # closed
+        if not stat.S_ISREG(facts.st_mode):
+            return
         self.passed.pop((facts.st_dev, facts.st_ino), None)
         self.passed[facts.st_dev, facts.st_ino] = (at_ns, facts.st_size)
         while len(self.passed) > FILES_KEPT:

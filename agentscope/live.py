@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from agentscope import __version__
 from agentscope.agents import (
     Target,
@@ -88,6 +90,7 @@ class Live:
         self.own = ourselves()
         self.backlog: deque[AnyEvent] = deque()
         self.folding = False
+        self.becoming: dict[int, tuple[str, ...]] = {}  # what a child that is held will be, by pid: as yet it is a copy of us
         self.reads_left = READS_A_SECOND
         self.capturing = False
         self.words_idle = 0
@@ -258,6 +261,8 @@ class Live:
     def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int, label: str | None = None) -> None:
         """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
         seen = family[0]
+        if (command := self.becoming.pop(seen.pid, None)) is not None:
+            seen = msgspec.structs.replace(seen, argv=command)
         label = label or configured_name(self.targets, seen)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))

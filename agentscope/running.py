@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -37,34 +36,30 @@ from agentscope.model import (
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
 from agentscope.recovery import Recovery
-from agentscope.session import FLUSH_S, complain, open_engine, open_kernel_log
+from agentscope.session import FLUSH_S, complain, open_for_child, open_kernel_log
 from agentscope.sinks import Around
 from agentscope.sinks._tee import Tee, open_what_can
 from agentscope.sources.child import ChildSource
 from agentscope.supervisors import Started
 from agentscope.supervisors import run as seats
 
-if TYPE_CHECKING:
-    from agentscope.sources import Engine
-
 BECOMES_S = 0.02  # a child that was let go is its command by then, and can be looked at
 SEEN_S = 2.0  # by when the engine must have told an end that we know as its parent
 LOOK_S = 0.02
 SAID_AT_MOST = 10
+STDERR = 2
 
 
 def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, terms: Terms, wanted: Config) -> int:
     """The child starts only once it is watched; we end as it ended. `wanted` is the config, whose entry of this name is its own."""
     label, entry = entry_of(command, name, wanted)
-    engine: Engine | None = open_engine(engine_choice, sys.stderr.write)
-    assert engine is not None
-    if engine.name == "none":  # as its parent we know more of our child than that engine does
-        engine.close()
-        engine = None
+    began_ns = now_ns()
+    engine = open_for_child(engine_choice, sys.stderr.write)
     launch = seats.remember(command)
     held = seats.start_held(launch, command, refusal)
     ledger = Ledger(terms.state, wanted.ledger)
     pipeline = Pipeline(ignore, engine, ledger)
+    pipeline.cache.pass_by(STDERR, began_ns)  # what stands there already is not the child's, nor is what we have said
     agents = {} if entry is None else {label: entry}
     running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid, sinks=wanted.sinks), terms)
     try:
@@ -130,6 +125,7 @@ class Running:
             target = Target(kind="pid", value=str(held.pid), name=self.label)
             config = msgspec.structs.replace(self.wanted, targets=(target,))
             self.live = Live(self.pipeline, config, self.pipeline.engine, open_kernel_log(), self.terms)
+            self.live.becoming[held.pid] = self.launch.command
             self.live.start()
             self.recovery = self.live.recovery
         else:
@@ -301,6 +297,7 @@ class Running:
         held = seats.start_held(self.launch, command, refusal)
         child = ChildSource(held.pid)
         if self.live is not None:
+            self.live.becoming[held.pid] = command
             self.live.take(held.pid, self.label)
         else:
             self.adopt(held.pid, command)

@@ -47,13 +47,26 @@ def open_engine(choice: str, say: Callable[[str], object] = lambda _: None) -> E
                 opened = ENGINES[name]()
                 break
             except AgentscopeError as error:
-                refused.append(f"engine {name} cannot be had: {error}")
+                refused.append(f"not {name}: {error.what}: {error.why}")
         if refused:
+            opened.degraded = (*refused, *opened.degraded)
             why = "; ".join(refused)
-            opened.degraded = (why, *opened.degraded)
-            say(f"agentscope: watching with less evidence, by engine {opened.name}: {why}\n")
+            say(f"agentscope: engine {opened.name} watches, with less evidence; {why}. Try: agentscope doctor\n")
     settle_memory()
     return opened
+
+
+def open_for_child(choice: str, say: Callable[[str], object]) -> Engine | None:
+    """The engine that watches a child of ours; None where that were engine `none`, for a parent knows more of its child than that does.
+
+    Raises:
+        EngineUnavailable, NotPermitted, UsageError: as `open_engine`.
+    """
+    opened = open_engine(choice, say)
+    if opened.name != "none":
+        return opened
+    opened.close()
+    return None
 
 
 def open_core() -> Engine:

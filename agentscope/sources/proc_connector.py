@@ -10,6 +10,7 @@ import errno
 import os
 import socket
 import struct
+import sys
 import time
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -35,7 +36,7 @@ _DETAIL_AT = _BODY_AT + _EVENT.size
 
 _NONE, _FORK, _EXEC, _RENAME, _DUMP, _END = 0, 1, 2, 0x200, 0x40000000, 0x80000000
 _WHAT = "the kernel does not tell of processes over netlink"
-_WITHOUT = "agentscope run -- COMMAND, and diagnose PID, work without it"
+_WITHOUT = "--engine auto, which takes the best that works here"
 
 
 class Forked(NamedTuple):
@@ -200,7 +201,9 @@ class ProcConnector:
 def _refused(error: OSError) -> EngineUnavailable | NotPermitted:
     if error.errno in {errno.EPERM, errno.EACCES}:
         return NotPermitted(
-            _WHAT, "kernels before 6.6 tell only who has CAP_NET_ADMIN, and a sandbox may refuse it", "sudo agentscope …"
+            _WHAT,
+            "kernels before 6.6 tell only who has CAP_NET_ADMIN, and a sandbox may refuse it",
+            f"sudo {' '.join(sys.argv)}",
         )
     why = f"{os.strerror(error.errno or 0)} (it takes CONFIG_PROC_EVENTS, and the network namespace of the host)"
     return EngineUnavailable(_WHAT, why, _WITHOUT)

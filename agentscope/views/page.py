@@ -137,7 +137,7 @@ def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]
     facts.append(("Ended" if has_ended(incident) else "State", ending_of(incident)))
     if incident.actor is not None:
         facts.append(("Sender", safe(incident.actor.says)))
-    command = " ".join(incident.process.argv) or incident.agent.command
+    command = " ".join(incident.process.argv) or (incident.agent.command if incident.process.pid == incident.agent.pid else "")
     if command.strip():
         facts.append(("Command", safe(command, 240)))
     place = incident.agent.unit or incident.agent.container or incident.process.cgroup or incident.agent.cgroup

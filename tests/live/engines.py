@@ -1,6 +1,7 @@
 """Ways to run agentscope with less than the best engine, and what a verdict under them is worth."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from scenario import Ending, Scenario
 from zoo import INCIDENT, Outcome
 
 Worth = Literal["right", "undetermined", "wrong"]
-TABLE = pytest.StashKey[dict[tuple[str, str], str]]()  # by scenario and way
+TABLE = pytest.StashKey[dict[tuple[str, str], Worth]]()  # by scenario and way
 REFUSING = str(Path(__file__).with_name("refusing.py"))
 NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all")
 
@@ -33,7 +34,10 @@ WAYS = (
     Way("netlink, bpf() refused", "netlink", (), refused("bpf")),
     Way("netlink, an ordinary user", "netlink", (), NOBODY, NOBODY),
     Way("none, an ordinary user", "none", (), (*NOBODY, *refused("proc-connector")), NOBODY),
+    Way("core", "core", ()),
 )
+OF_HANGS = (WAYS[0], Way("none, root", "none", (), refused("bpf", "proc-connector")), WAYS[3])
+BEST_LAST: tuple[Worth, ...] = ("wrong", "undetermined", "right")
 
 
 def worth_of(outcome: Outcome, scenario: Scenario) -> tuple[Worth, str]:
@@ -58,9 +62,9 @@ def worth_of(outcome: Outcome, scenario: Scenario) -> tuple[Worth, str]:
     return "wrong", told or f"no incident; agent.gone says {gone}"
 
 
-def table_of(worths: dict[tuple[str, str], str]) -> list[str]:
+def table_of(worths: Mapping[tuple[str, str], Worth]) -> list[str]:
     """The table, scenario by way, with the sums below it."""
-    ways = [way.name for way in WAYS if any(way.name == name for _, name in worths)]
+    ways = [way.name for way in dict.fromkeys((*WAYS, *OF_HANGS)) if any(way.name == name for _, name in worths)]
     slugs = sorted({slug for slug, _ in worths})
     width = max(map(len, slugs), default=0)
     lines = [f"{'':{width}}  {'  '.join(ways)}"]

@@ -8,6 +8,7 @@ from agentscope.evidence.wait_status import WaitStatus
 
 AT_ONCE_NS = 10_000_000_000  # a clean-up that takes longer may have met an error of its own
 SIGXFSZ = 25
+SEE_THE_SENDER = "engine core sees who sends signals: sudo agentscope watch; agentscope doctor tells whether it works here"
 # The kernel sends SIGXFSZ in the name of the writer (mm/filemap.c, generic_write_check_limits), SIGXCPU in its own.
 OF_A_LIMIT = {SIGXCPU: {"kernel", "unattributed"}, SIGXFSZ: {"kernel", "self", "unattributed"}}
 

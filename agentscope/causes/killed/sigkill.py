@@ -17,7 +17,7 @@ something inside was killed.
 """
 
 from agentscope.causes import Known, No
-from agentscope.causes.killed import cpu_limit, named, sender_of, sent_by_another, was_told_before, who_to_ask
+from agentscope.causes.killed import SEE_THE_SENDER, cpu_limit, named, sender_of, sent_by_another, was_told_before, who_to_ask
 from agentscope.causes.oom import memory_killer, spared
 from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
@@ -86,7 +86,7 @@ def advice(actor: SignalActor | None, sender: SignalActor | None) -> tuple[str, 
     """What to look at next, by who it was."""
     if sender is None:
         if actor is None:
-            return ("watch it with root, so that the sender is seen: sudo agentscope watch",)
+            return (SEE_THE_SENDER,)
         return ("every sender is seen here, so the kernel ended it without a signal: a strict seccomp filter does; see dmesg",)
     if sender.relation == "kernel":
         return ("a security tool with BPF (Tetragon, Falco) may kill from inside the kernel: see its log, and dmesg",)

@@ -16,7 +16,7 @@ which sends SIGTERM too (oom/userspace-killer); an error long after a SIGTERM th
 """
 
 from agentscope.causes import No
-from agentscope.causes.killed import answer, ended_by, named, sender_of, sent_by_another, who_to_ask
+from agentscope.causes.killed import SEE_THE_SENDER, answer, ended_by, named, sender_of, sent_by_another, who_to_ask
 from agentscope.causes.oom import memory_killer
 from agentscope.evidence.actor import SIGTERM, SignalActor
 from agentscope.evidence.last_words import LastWords
@@ -61,7 +61,7 @@ def match(
 def advice(sender: SignalActor | None) -> tuple[str, ...]:
     """What to look at next, by who it was."""
     if sender is None:
-        return ("watch it with root, so that the sender is seen: sudo agentscope watch",)
+        return (SEE_THE_SENDER,)
     if (sender.actor.exe or sender.actor.comm or "").rsplit("/", 1)[-1] == "timeout":
         return ("its time limit was up: give timeout(1) more, or find out what took so long",)
     return who_to_ask(sender)
