@@ -89,27 +89,47 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Unwatched]:
 
 
 CASES = [
-    ("its own MemoryMax", "plain", "USR1", FAULT, "oom/cgroup"),
-    ("an error that nobody caught", "raises", "", FAULT, "exception/uncaught"),
-    ("kill -9 by a stranger", "plain", "KILL", FAULT, "killed/sigkill"),
-    ("a watchdog that nobody feeds", "watchdog", "", FAULT, "killed/signal"),
-    ("a fault, whose line in the kernel log has another number", "plain", "USR2", UNDETERMINED, "undetermined"),
-    ("kill -11 by a stranger", "plain", "SEGV", UNDETERMINED, "undetermined"),
-    ("a stop that systemd was asked for", "plain", "stop", HEALTHY, None),
-    ("kill by a stranger, which systemd counts as a clean end", "plain", "TERM", UNDETERMINED, None),
+    ("its own MemoryMax", "plain", "USR1", FAULT, "oom/cgroup", "oom/cgroup"),
+    ("an error that nobody caught", "raises", "", FAULT, "exception/uncaught", None),
+    ("kill -9 by a stranger", "plain", "KILL", FAULT, "killed/sigkill", None),
+    ("a watchdog that nobody feeds", "watchdog", "", FAULT, "killed/signal", None),
+    (
+        "a fault, whose line in the kernel log has another number",
+        "plain",
+        "USR2",
+        UNDETERMINED,
+        "undetermined",
+        "crash/segfault",
+    ),
+    ("kill -11 by a stranger", "plain", "SEGV", UNDETERMINED, "undetermined", None),
+    ("a stop that systemd was asked for", "plain", "stop", HEALTHY, None, None),
+    ("kill by a stranger, which systemd counts as a clean end", "plain", "TERM", UNDETERMINED, None, None),
 ]
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("how", "unit", "do", "status", "cause"), CASES, ids=[case[0].replace(" ", "-") for case in CASES])
-def test_told_afterwards(how, unit, do, status, cause, systemd):
-    """A unit that died unwatched is told from the journal, its state and the kernel log: right, or open, and said to be reconstructed."""
+@pytest.mark.parametrize(
+    ("how", "unit", "do", "status", "cause", "outside"), CASES, ids=[case[0].replace(" ", "-") for case in CASES]
+)
+def test_told_afterwards(how, unit, do, status, cause, outside, systemd, tmp_path):
+    """A unit that died unwatched is told from the journal, its state and the kernel log: right, or open, and said to be reconstructed.
+
+    From outside, with no journal, the kernel log alone tells an OOM kill and a fault by pid, as possible; and of others nothing.
+    """
     systemd.kernel_log(readable=True)
-    systemd.died(unit, do)
+    pid = systemd.died(unit, do)
     told, record = systemd.diagnosed(unit)
     assert (told, record.get("cause")) == (status, cause), record
     assert record["reconstructed"] is True
     assert record.get("confidence", "possible") in {"likely", "possible", "undetermined"}
+    if outside or do == "KILL":
+        ran = subprocess.run(
+            [str(AGENTSCOPE), "diagnose", str(pid), "--json", "--state-dir", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
+        )  # fmt: skip
+        assert ran.returncode == (FAULT if outside else NO_SUCH), ran.stderr
+        record = json.loads(ran.stdout or "{}")
+        seen = (record.get("cause"), record.get("confidence"), record.get("process", {}).get("pid"))
+        assert seen == ((outside, "possible", pid) if outside else (None, None, None))
 
 
 @pytest.mark.live
@@ -122,18 +142,3 @@ def test_sigkill_without_the_kernel_log(do, systemd):
     assert (told, record["cause"]) == (UNDETERMINED, "undetermined")
     assert "kernel log" in record["headline"]
     assert {"oom/cgroup", "oom/global", "killed/sigkill"} <= {each["cause"] for each in record["not_checked"]}
-
-
-@pytest.mark.live
-@pytest.mark.parametrize(("do", "cause"), [("USR1", "oom/cgroup"), ("USR2", "crash/segfault"), ("KILL", None)])
-def test_by_its_number_outside(do, cause, systemd, tmp_path):
-    """From outside, with no journal, the kernel log alone tells an OOM kill and a fault by pid, as possible; and of others nothing."""
-    pid = systemd.died("plain", do)
-    ran = subprocess.run(
-        [str(AGENTSCOPE), "diagnose", str(pid), "--json", "--state-dir", str(tmp_path)], capture_output=True, text=True, check=False, timeout=60
-    )  # fmt: skip
-    assert ran.returncode == (FAULT if cause else NO_SUCH), ran.stderr
-    if cause:
-        record = json.loads(ran.stdout)
-        assert (record["cause"], record["confidence"], record["reconstructed"]) == (cause, "possible", True)
-        assert record["process"]["pid"] == pid

@@ -17,7 +17,7 @@ from owners import WORKER, Docker, Podman, playing
 from zoo import AGENTSCOPE, INCIDENT, Watcher, parsed
 
 from agentscope.agents import ancestors_of
-from agentscope.enclosed import insides
+from agentscope.enclosed import insides, meant
 
 FAULT = 10
 ENDS = [("oom", "USR1", "oom/cgroup"), ("fault", "USR2", "crash/segfault"), ("exception", "USR1", "exception/uncaught")]
@@ -84,36 +84,38 @@ def fact(record: dict[str, Any], kind: str) -> dict[str, Any]:
     return next(each["data"] for each in record["evidence"] if each["kind"] == kind)
 
 
-def watched_end(pid: int, sent: str, folder: Path) -> dict[str, Any]:
-    """The incident that a watcher tells of when a process is made to end."""
-    watcher = Watcher([pid], folder)
+def watched_ends(sent: dict[int, str], folder: Path) -> dict[int, dict[str, Any]]:
+    """The incidents that one watcher tells of when processes are made to end, each by a signal."""
+    watcher = Watcher([*sent], folder)
     try:
-        watcher.attach([pid])
-        os.kill(pid, signal.Signals[f"SIG{sent}"])
-        assert watcher.wait_for(INCIDENT, pid, 40), "\n".join(watcher.said.lines[-5:]) + watcher.stderr()
+        watcher.attach([*sent])
+        for pid, name in sent.items():
+            os.kill(pid, signal.Signals[f"SIG{name}"])
+        for pid in sent:
+            assert watcher.wait_for(INCIDENT, pid, 40), "\n".join(watcher.said.lines[-5:]) + watcher.stderr()
     finally:
         watcher.stop()
-    return next(event["data"] for event in map(parsed, watcher.said.lines) if event["type"] == INCIDENT)
+    told = [event["data"] for event in map(parsed, watcher.said.lines) if event["type"] == INCIDENT]
+    return {incident["agent"]["pid"]: incident for incident in told}
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("does", "sent", "cause"), ENDS, ids=[end[0] for end in ENDS])
-def test_ends_in_namespaces(does, sent, cause, root, tmp_path):
+def test_ends_in_namespaces(root, tmp_path):
     """A death in namespaces of its own is told from outside with both numbers and inside paths; later the inside number finds it."""
-    enclosed = Enclosed(does)
-    try:
-        incident = watched_end(enclosed.pid, sent, tmp_path)
-    finally:
-        enclosed.close()
-    assert incident["cause"] == cause
-    told = fact(incident, "enclosure")
-    assert (told["pid"], told["pid_inside"]) == (enclosed.pid, enclosed.number)
-    assert {"pid", "mnt", "net", "cgroup"} <= set(told["namespaces"])
-    assert "/mnt/agent.py" in incident["agent"]["command"]
-    if does == "exception":
-        assert "/mnt/agent.py" in json.dumps(fact(incident, "last-words"))
-    status, record, _ = diagnosed(str(enclosed.number), tmp_path / "state")
-    assert (status, record["incident"]) == (FAULT, incident["incident"])
+    with contextlib.ExitStack() as held:
+        living = {does: held.enter_context(contextlib.closing(Enclosed(does))) for does, _, _ in ENDS}
+        incidents = watched_ends({living[does].pid: sent for does, sent, _ in ENDS}, tmp_path)
+    for does, _, cause in ENDS:
+        enclosed, incident = living[does], incidents[living[does].pid]
+        assert incident["cause"] == cause
+        told = fact(incident, "enclosure")
+        assert (told["pid"], told["pid_inside"]) == (enclosed.pid, enclosed.number)
+        assert {"pid", "mnt", "net", "cgroup"} <= set(told["namespaces"])
+        assert "/mnt/agent.py" in incident["agent"]["command"]
+        if does == "exception":
+            assert "/mnt/agent.py" in json.dumps(fact(incident, "last-words"))
+        status, record, _ = diagnosed(str(enclosed.number), tmp_path / "state")
+        assert (status, record["incident"]) == (FAULT, incident["incident"])
 
 
 @pytest.mark.live
@@ -161,39 +163,37 @@ def ask_at(runtime: Docker | Podman) -> dict[str, str]:
 
 
 @pytest.mark.live
-@pytest.mark.parametrize(("does", "sent", "cause"), ENDS, ids=[end[0] for end in ENDS])
-def test_ends_in_a_container(does, sent, cause, runtime, tmp_path):
+def test_ends_in_containers(runtime, root, tmp_path):
     """A death in a container is told from outside; and again by the container's name, from its runtime, when nobody had watched."""
-    name = f"web-{does}"
-    pid = runtime.start(name, words=(f"does={does}",))
-    incident = watched_end(pid, sent, tmp_path)
-    assert incident["cause"] == cause
-    told = fact(incident, "enclosure")
-    assert (told["pid"], told["pid_inside"]) == (pid, 1)
-    assert told["container"]["runtime"] == type(runtime).__name__.lower()
-    status, record, said = diagnosed(name, tmp_path / "nothing", **ask_at(runtime))
-    runtime.run("rm", "-f", name, check=False)
-    assert record, said
-    assert record["reconstructed"] is True
-    # where no journal runs there is no telling who was asked to stop it, so a bare status or signal stays open
-    assert record["cause"] in {cause, "undetermined"}
-    assert (status, record["cause"]) == (FAULT, cause) or does == "fault"
-    known = fact(record, "enclosure")["container"]
-    assert (known["name"], known["image"].endswith("agent:1")) == (name, True)
+    pids = {does: runtime.start(f"web-{does}", words=(f"does={does}",)) for does, _, _ in ENDS}
+    incidents = watched_ends({pids[does]: sent for does, sent, _ in ENDS}, tmp_path)
+    for does, _, cause in ENDS:
+        incident = incidents[pids[does]]
+        assert incident["cause"] == cause
+        told = fact(incident, "enclosure")
+        assert (told["pid"], told["pid_inside"]) == (pids[does], 1)
+        assert told["container"]["runtime"] == type(runtime).__name__.lower()
+        status, record, said = diagnosed(f"web-{does}", tmp_path / "nothing", **ask_at(runtime))
+        assert record, said
+        assert record["reconstructed"] is True
+        # where no journal runs there is no telling who was asked to stop it, so a bare status or signal stays open
+        assert record["cause"] in {cause, "undetermined"}
+        assert (status, record["cause"]) == (FAULT, cause) or does == "fault"
+        known = fact(record, "enclosure")["container"]
+        assert (known["name"], known["image"].endswith("agent:1")) == (f"web-{does}", True)
 
 
 @pytest.mark.live
-def test_hang_in_a_container(runtime, tmp_path):
+def test_hang_in_a_container(runtime, root, tmp_path, monkeypatch):
     """A deadlock in a container is found by CONTAINER:PID and by the container's name, and told with its name and image."""
     pid = runtime.start("stuck", words=("does=deadlock",))
-    try:
-        os.kill(pid, signal.SIGUSR1)
-        time.sleep(1)
-        for who in ("stuck:1", "stuck"):
-            status, record, said = diagnosed(who, tmp_path, "--hang-after", "1", **ask_at(runtime))
-            assert (status, record.get("cause")) == (FAULT, "hang/deadlock"), said
-            known = fact(record, "enclosure")
-            assert (known["pid"], known["pid_inside"], known["container"]["name"]) == (pid, 1, "stuck")
-            assert known["container"]["image"].endswith("agent:1")
-    finally:
-        runtime.run("rm", "-f", "stuck", check=False)
+    os.kill(pid, signal.SIGUSR1)
+    time.sleep(1)
+    for name, value in ask_at(runtime).items():
+        monkeypatch.setenv(name, value)
+    assert meant("stuck") == pid
+    status, record, said = diagnosed("stuck:1", tmp_path, "--hang-after", "1")
+    assert (status, record.get("cause")) == (FAULT, "hang/deadlock"), said
+    known = fact(record, "enclosure")
+    assert (known["pid"], known["pid_inside"], known["container"]["name"]) == (pid, 1, "stuck")
+    assert known["container"]["image"].endswith("agent:1")
