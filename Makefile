@@ -3,10 +3,10 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
+PROBES := $(foreach machine,x86_64 aarch64,$(addprefix agentscope/sources/probes/$(machine)/,core.bpf.o examine.bpf.o))
 TRACEFS := /sys/kernel/tracing
 
-.PHONY: help setup watch test bench fuzz test-kernels probes lint types schema man record wheel clean
+.PHONY: help setup watch test bench fuzz test-kernels probes lint types schema man record wheel deb clean
 
 help: ## what can be typed here
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
@@ -56,8 +56,15 @@ record: setup $(VENV)/.ready-dev ## record the fixtures anew from real crashes (
 wheel: $(VENV)/.ready-dev ## build a wheel that carries the compiled probes
 	$(BIN)/python -m build --wheel
 
+deb: $(VENV)/.ready-dev ## build the Debian package for this machine, or with DEB_HOST_ARCH=arm64 for another
+	@command -v dh >/dev/null || { [ "$$(id -u)" = 0 ] && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq --no-install-recommends debhelper >/dev/null; } || \
+	  { echo "debhelper is missing. Try: sudo apt-get install debhelper" >&2; exit 1; }
+	@rm -rf debian/agentscope debian/.debhelper
+	DEB_RULES_REQUIRES_ROOT=no debian/rules binary >build/deb.log 2>&1 || { tail -30 build/deb.log >&2; exit 1; }
+	@ls dist/agentscope_*_$(or $(DEB_HOST_ARCH),$$(dpkg --print-architecture)).deb
+
 clean: ## forget everything that was built
-	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*.bpf.o
+	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*/*.bpf.o
 
 $(PROBES) &: $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
 	$(MAKE) -C bpf

@@ -9,6 +9,8 @@ from typing import Literal
 
 import msgspec
 
+from agentscope.machines import program_counter, stack_pointer
+
 Role = Literal["agent", "tool", "wrapper"]
 Scope = Literal["agent", "tool"]
 Confidence = Literal["certain", "likely", "possible"]
@@ -230,8 +232,8 @@ class PythonFrame(Value, frozen=True):
 class Fault(Event, frozen=True, tag="agentscope.fault"):
     """A thread is about to take a signal that ends a program by its own doing (SEGV, BUS, FPE, ILL, TRAP, SYS, ABRT).
 
-    Taken in the probe at signal_deliver. `registers` are by DWARF number of x86-64 (7 rsp, 6 rbp, 16 rip, 3 rbx, 12..15).
-    `stack` is raw user memory from rsp up (at most 16 KiB); it never reaches the stream or the disk. `module` is the mapping
+    Taken in the probe at signal_deliver. `registers` are by DWARF number (`machines`): of x86-64 0..16, of aarch64 0..32.
+    `stack` is raw user memory from the stack pointer up (at most 16 KiB); it never reaches the stream or the disk. `module` is the mapping
     that holds `ip`. `handler` "caught" means that the program may survive.
     """
 
@@ -252,12 +254,12 @@ class Fault(Event, frozen=True, tag="agentscope.fault"):
     @property
     def ip(self) -> int:
         """Instruction pointer."""
-        return self.registers.get(16, 0)
+        return program_counter(self.registers) or 0
 
     @property
     def sp(self) -> int:
         """Stack pointer."""
-        return self.registers.get(7, 0)
+        return stack_pointer(self.registers) or 0
 
 
 class OomVictim(Event, frozen=True, tag="agentscope.oom.victim"):

@@ -56,7 +56,11 @@ enum sender_flag {
 #define ANCESTORS 4
 #define ARGV_BYTES 512
 #define STACK_BYTES 16384
-#define REGISTERS 17 /* x86-64 DWARF numbers 0..16 */
+#if defined(__TARGET_ARCH_arm64) || defined(__aarch64__)
+#define REGISTERS 33 /* DWARF numbers of aarch64: x0..x30, sp, pc */
+#else
+#define REGISTERS 17 /* DWARF numbers of x86-64: 0..16 */
+#endif
 #define PYTHON_FRAMES 32
 #define PYTHON_NAME_BYTES 96
 #define PYTHON_FILE_BYTES 160
@@ -148,7 +152,7 @@ struct signal_record {
 struct mapping {
 	__u64 start;
 	__u64 end;
-	__u64 offset;
+	__u64 offset_pages; /* how large a page is only user space knows */
 	__u64 inode;
 	__u32 device; /* the kernel's: major << 20 | minor */
 	struct span path;

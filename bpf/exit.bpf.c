@@ -50,7 +50,7 @@ static __always_inline void add_mapping(struct roll *roll, struct draft *draft, 
 	inode = BPF_CORE_READ(file, f_inode);
 	mapping->start = BPF_CORE_READ(area, vm_start);
 	mapping->end = BPF_CORE_READ(area, vm_end);
-	mapping->offset = BPF_CORE_READ(area, vm_pgoff) << 12;
+	mapping->offset_pages = BPF_CORE_READ(area, vm_pgoff);
 	mapping->inode = BPF_CORE_READ(inode, i_ino);
 	mapping->device = device_of(inode);
 	draft->used = 0;
@@ -146,13 +146,13 @@ static __always_inline void set_last_syscall(struct exit_record *record, struct 
 	record->syscall = ABSENT;
 	if (!regs)
 		return;
-	record->syscall = regs->orig_ax;
-	record->syscall_args[0] = regs->di;
-	record->syscall_args[1] = regs->si;
-	record->syscall_args[2] = regs->dx;
-	record->syscall_args[3] = regs->r10;
-	record->syscall_args[4] = regs->r8;
-	record->syscall_args[5] = regs->r9;
+	record->syscall = CALL_NUMBER(regs);
+	record->syscall_args[0] = CALL_ARGUMENT_0(regs);
+	record->syscall_args[1] = CALL_ARGUMENT_1(regs);
+	record->syscall_args[2] = CALL_ARGUMENT_2(regs);
+	record->syscall_args[3] = CALL_ARGUMENT_3(regs);
+	record->syscall_args[4] = CALL_ARGUMENT_4(regs);
+	record->syscall_args[5] = CALL_ARGUMENT_5(regs);
 }
 
 /*

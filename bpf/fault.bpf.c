@@ -4,7 +4,7 @@
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-#define PAGE_BYTES 4096U
+#define PAGE_BYTES 4096U /* the smallest there is; on kernels with larger ones the copy takes more steps */
 #define FULL_FAULTS 8 /* of a process that catches them; then one a second: JVM and Go take SIGSEGV on purpose */
 #define SECOND_NS 1000000000ULL
 
@@ -22,7 +22,7 @@ struct {
 } scenes SEC(".maps");
 
 struct found_area {
-	__u64 start, end, offset;
+	__u64 start, end, offset_pages;
 	struct file *file;
 };
 
@@ -30,7 +30,7 @@ static long keep_area(struct task_struct *task, struct vm_area_struct *area, str
 {
 	found->start = BPF_CORE_READ(area, vm_start);
 	found->end = BPF_CORE_READ(area, vm_end);
-	found->offset = BPF_CORE_READ(area, vm_pgoff) << 12;
+	found->offset_pages = BPF_CORE_READ(area, vm_pgoff);
 	found->file = BPF_CORE_READ(area, vm_file);
 	return 0;
 }
@@ -56,7 +56,7 @@ static __always_inline __u32 set_module(struct scene *scene, struct task_struct 
 	inode = BPF_CORE_READ(file, f_inode);
 	module->start = found.start;
 	module->end = found.end;
-	module->offset = found.offset;
+	module->offset_pages = found.offset_pages;
 	module->inode = BPF_CORE_READ(inode, i_ino);
 	module->device = device_of(inode);
 	draft = begin_draft(DRAFT_FAULT, 0);
@@ -84,28 +84,6 @@ static __always_inline __u32 copy_stack(__u8 *to, __u64 sp)
 		got += PAGE_BYTES;
 	}
 	return got;
-}
-
-static __always_inline void set_registers(struct fault_record *record, struct pt_regs *regs)
-{
-	/* System V ABI AMD64, figure 3.36: DWARF register number mapping */
-	record->registers[0] = regs->ax;
-	record->registers[1] = regs->dx;
-	record->registers[2] = regs->cx;
-	record->registers[3] = regs->bx;
-	record->registers[4] = regs->si;
-	record->registers[5] = regs->di;
-	record->registers[6] = regs->bp;
-	record->registers[7] = regs->sp;
-	record->registers[8] = regs->r8;
-	record->registers[9] = regs->r9;
-	record->registers[10] = regs->r10;
-	record->registers[11] = regs->r11;
-	record->registers[12] = regs->r12;
-	record->registers[13] = regs->r13;
-	record->registers[14] = regs->r14;
-	record->registers[15] = regs->r15;
-	record->registers[16] = regs->ip;
 }
 
 static __always_inline bool too_often(struct watch *watch, __u32 disposition)
@@ -171,11 +149,11 @@ int BPF_PROG(on_fault, int signal, struct kernel_siginfo *info, struct k_sigacti
 	}
 	BPF_CORE_READ_STR_INTO(&record->comm, task, comm);
 	regs = (void *)bpf_task_pt_regs(task);
-	set_registers(record, regs);
-	path_length = set_module(scene, task, record->registers[16]);
+	copy_registers(record->registers, regs);
+	path_length = set_module(scene, task, record->registers[INSTRUCTION_POINTER_AT]);
 	if (path_length > DRAFT_BYTES)
 		return 0;
-	stack_length = copy_stack(scene->bytes + path_length, record->registers[7]);
+	stack_length = copy_stack(scene->bytes + path_length, record->registers[STACK_POINTER_AT]);
 	record->stack_length = stack_length;
 	if (stack_length > STACK_BYTES)
 		return 0;

@@ -8,7 +8,8 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROBES = "agentscope/sources/probes"
-OBJECTS = (f"{PROBES}/core.bpf.o", f"{PROBES}/examine.bpf.o")
+MACHINES = ("x86_64", "aarch64")
+OBJECTS = tuple(f"{PROBES}/{machine}/{name}.bpf.o" for machine in MACHINES for name in ("core", "examine"))
 
 
 class ProbesHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore] # hatchling need not be installed to check types
@@ -26,7 +27,6 @@ class ProbesHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore] 
                 "Try: apt-get install clang llvm libbpf-dev bpftool make, or install a wheel"
             )
         if self.target_name == "wheel":
-            # The probes read x86-64 registers, so the wheel is of this architecture; it links no C library, so of no particular one.
-            build_data["pure_python"] = False
-            build_data["tag"] = "py3-none-linux_x86_64"
+            # it carries the probes for every processor, and they link no C library: one wheel for all
+            build_data["tag"] = "py3-none-any"
             build_data["artifacts"].extend(OBJECTS)

@@ -16,6 +16,8 @@
 #include <bpf/bpf_tracing.h>
 #include <bpf/bpf_core_read.h>
 
+#include "machine.h"
+
 /* --- as it lies ------------------------------------------------------------------------------------------------------- */
 
 struct list_head {
@@ -56,7 +58,7 @@ struct upid {
 	void *ns;
 };
 
-/* arch/x86: struct k_sigaction is one struct sigaction */
+/* x86 and arm64: struct k_sigaction is one struct sigaction */
 struct k_sigaction {
 	unsigned long sa_handler, sa_flags, sa_restorer, sa_mask;
 };
@@ -64,11 +66,6 @@ struct k_sigaction {
 /* its first member since 4.5: include/linux/cgroup-defs.h */
 struct cgroup_subsys_state {
 	struct cgroup *cgroup;
-};
-
-/* arch/x86/include/asm/ptrace.h */
-struct pt_regs {
-	unsigned long r15, r14, r13, r12, bp, bx, r11, r10, r9, r8, ax, cx, dx, si, di, orig_ax, ip, cs, flags, sp, ss;
 };
 
 /* /sys/kernel/tracing/events/syscalls/sys_enter_write/format: a kernel ABI */

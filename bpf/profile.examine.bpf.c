@@ -1,22 +1,16 @@
 // SPDX-License-Identifier: GPL-2.0 OR BSD-2-Clause
 /*
  * What examined processes call, and how it ends. Attached for a few seconds only, since it costs every system call of the host
- * a little. One probe at the end of calls is enough: x86-64 keeps the number and the arguments in the saved registers, so
+ * a little. One probe at the end of calls is enough: the saved registers keep the number and the arguments, so
  * nothing need be remembered from the entry, and calls that began before it was attached are seen whole.
  */
 #include "shared.h"
 
 char LICENSE[] SEC("license") = "Dual BSD/GPL";
 
-enum { /* arch/x86/entry/syscalls/syscall_64.tbl */
-	CALL_READ = 0, CALL_WRITE = 1, CALL_READV = 19, CALL_WRITEV = 20, CALL_CONNECT = 42, CALL_RECVFROM = 45,
-	CALL_RECVMSG = 47, CALL_GETSOCKOPT = 55,
-};
-
 #define CALLS_KNOWN 1024      /* numbers above are none of the table */
 #define ERRNO_LIMIT 4095      /* MAX_ERRNO, include/linux/err.h */
 #define END_OF_STREAM 4096    /* no errno: the other side has closed, recv(2) */
-#define CODE_SEGMENT_32 0x23  /* __USER32_CS: a 32-bit program, whose calls have other numbers */
 #define ENOTSOCK 88
 #define EISCONN 106
 #define EALREADY 114
@@ -150,13 +144,13 @@ static __always_inline bool read_address(struct connect_key *key, __u64 from, __
 
 static __always_inline void on_connect(__u32 pid, struct pt_regs *regs, __u32 error)
 {
-	struct descriptor_key at = { .pid = pid, .descriptor = regs->di };
+	struct descriptor_key at = { .pid = pid, .descriptor = CALL_ARGUMENT_0(regs) };
 	struct connect_key key = { .pid = pid };
 
 	if (error == ENOTSOCK || error == EALREADY || is_datagram(at.descriptor))
 		return;
 	key.error = error == EISCONN ? 0 : error;
-	if (!read_address(&key, regs->si, regs->dx))
+	if (!read_address(&key, CALL_ARGUMENT_1(regs), CALL_ARGUMENT_2(regs)))
 		return;
 	add(&connects, &key, 1);
 	if (error == EINPROGRESS)
@@ -168,14 +162,14 @@ static __always_inline void on_connect(__u32 pid, struct pt_regs *regs, __u32 er
 /* How a connect that did not block went: who began it asks for SO_ERROR. The count moves from "in progress" to its end. */
 static __always_inline void on_getsockopt(__u32 pid, struct pt_regs *regs)
 {
-	struct descriptor_key at = { .pid = pid, .descriptor = regs->di };
+	struct descriptor_key at = { .pid = pid, .descriptor = CALL_ARGUMENT_0(regs) };
 	struct connect_key *begun, key;
 	int error = 0;
 
-	if (regs->si != SOL_SOCKET || regs->dx != SO_ERROR)
+	if (CALL_ARGUMENT_1(regs) != SOL_SOCKET || CALL_ARGUMENT_2(regs) != SO_ERROR)
 		return;
 	begun = bpf_map_lookup_elem(&connecting, &at);
-	if (!begun || bpf_probe_read_user(&error, sizeof(error), (void *)regs->r10))
+	if (!begun || bpf_probe_read_user(&error, sizeof(error), (void *)CALL_ARGUMENT_3(regs)))
 		return;
 	key = *begun;
 	add(&connects, &key, -1);
@@ -221,18 +215,18 @@ static __always_inline void on_success(__u32 pid, __u64 *written, struct pt_regs
 	switch (number) {
 	case CALL_READ:
 	case CALL_RECVFROM:
-		on_received(pid, regs->si, result);
+		on_received(pid, CALL_ARGUMENT_1(regs), result);
 		break;
 	case CALL_READV:
-		on_received_into(pid, (void *)regs->si, result);
+		on_received_into(pid, (void *)CALL_ARGUMENT_1(regs), result);
 		break;
 	case CALL_RECVMSG:
-		if (!bpf_probe_read_user(&message, sizeof(message), (void *)regs->si))
+		if (!bpf_probe_read_user(&message, sizeof(message), (void *)CALL_ARGUMENT_1(regs)))
 			on_received_into(pid, message.pieces, result);
 		break;
 	case CALL_WRITE:
 	case CALL_WRITEV:
-		if (regs->di == 1 || regs->di == 2)
+		if (CALL_ARGUMENT_0(regs) == 1 || CALL_ARGUMENT_0(regs) == 2)
 			__sync_fetch_and_add(written, result);
 		break;
 	case CALL_GETSOCKOPT:
@@ -250,12 +244,12 @@ int BPF_PROG(on_call_end, struct pt_regs *regs, long result)
 
 	if (!written)
 		return 0;
-	number = regs->orig_ax;
-	if (number < 0 || number >= CALLS_KNOWN || regs->cs == CODE_SEGMENT_32)
+	number = CALL_NUMBER(regs);
+	if (number < 0 || number >= CALLS_KNOWN || IS_32_BIT(regs)) /* a 32-bit program, whose calls have other numbers */
 		return 0;
 	key.number = number;
 	key.error = result < 0 && result >= -ERRNO_LIMIT ? -result : 0;
-	if (!result && (number == CALL_RECVMSG || (number == CALL_RECVFROM && regs->dx)))
+	if (!result && (number == CALL_RECVMSG || (number == CALL_RECVFROM && CALL_ARGUMENT_2(regs))))
 		key.error = END_OF_STREAM;
 	add(&calls, &key, 1);
 	if (number == CALL_CONNECT)

@@ -61,14 +61,14 @@ static __always_inline void write_pulse_row(struct bpf_iter_meta *meta, struct t
 	row.syscall = ABSENT;
 	regs = (void *)bpf_task_pt_regs(task);
 	if (regs) {
-		row.ip = regs->ip;
-		row.syscall = regs->orig_ax;
-		row.syscall_args[0] = regs->di;
-		row.syscall_args[1] = regs->si;
-		row.syscall_args[2] = regs->dx;
-		row.syscall_args[3] = regs->r10;
-		row.syscall_args[4] = regs->r8;
-		row.syscall_args[5] = regs->r9;
+		row.ip = INSTRUCTION_POINTER(regs);
+		row.syscall = CALL_NUMBER(regs);
+		row.syscall_args[0] = CALL_ARGUMENT_0(regs);
+		row.syscall_args[1] = CALL_ARGUMENT_1(regs);
+		row.syscall_args[2] = CALL_ARGUMENT_2(regs);
+		row.syscall_args[3] = CALL_ARGUMENT_3(regs);
+		row.syscall_args[4] = CALL_ARGUMENT_4(regs);
+		row.syscall_args[5] = CALL_ARGUMENT_5(regs);
 	}
 	bpf_probe_read_kernel_str(&row.comm, sizeof(row.comm), task->comm);
 	bpf_seq_write(meta->seq, &row, sizeof(row));

@@ -33,24 +33,7 @@ int on_registers(struct bpf_iter__task *context)
 		return 0;
 	row.pid = task->tgid;
 	row.tid = task->pid;
-	/* System V ABI, AMD64 supplement, figure 3.36: rax rdx rcx rbx rsi rdi rbp rsp r8..r15 rip */
-	row.registers[0] = regs->ax;
-	row.registers[1] = regs->dx;
-	row.registers[2] = regs->cx;
-	row.registers[3] = regs->bx;
-	row.registers[4] = regs->si;
-	row.registers[5] = regs->di;
-	row.registers[6] = regs->bp;
-	row.registers[7] = regs->sp;
-	row.registers[8] = regs->r8;
-	row.registers[9] = regs->r9;
-	row.registers[10] = regs->r10;
-	row.registers[11] = regs->r11;
-	row.registers[12] = regs->r12;
-	row.registers[13] = regs->r13;
-	row.registers[14] = regs->r14;
-	row.registers[15] = regs->r15;
-	row.registers[16] = regs->ip;
+	copy_registers(row.registers, regs);
 	bpf_seq_write(context->meta->seq, &row, sizeof(row));
 	return 0;
 }

@@ -80,6 +80,37 @@ def test_the_number_of_getpid_is_the_kernels():
     assert ctypes.get_errno() == errno.ENOSYS
 
 
+def resolver():
+    """Libseccomp's own table: the name of a number on an architecture of the audit subsystem (seccomp_syscall_resolve_num_arch(3))."""
+    import ctypes
+
+    try:
+        library = ctypes.CDLL("libseccomp.so.2")
+    except OSError:
+        pytest.skip("no libseccomp.so.2 on this machine")
+    ask = library.seccomp_syscall_resolve_num_arch
+    ask.restype, ask.argtypes = ctypes.c_void_p, (ctypes.c_uint32, ctypes.c_int)
+    library.free = ctypes.CDLL(None).free
+    library.free.argtypes = (ctypes.c_void_p,)
+
+    def name_of(architecture, number):
+        found = ask(architecture, number)
+        name = ctypes.string_at(found).decode() if found else None
+        library.free(found)
+        return name
+
+    return name_of
+
+
+@pytest.mark.parametrize(("machine", "architecture"), [("x86_64", 0xC000003E), ("aarch64", 0xC00000B7)])  # linux/audit.h
+def test_the_table_is_that_of_libseccomp(machine, architecture):
+    """Every number that libseccomp names on either processor has the same name here, and none of ours is another's."""
+    name_of = resolver()
+    theirs = {number: name for number in range(600) if (name := name_of(architecture, number))}
+    assert len(theirs) > 300
+    assert {number: syscall_name(number, machine) for number in theirs} == theirs
+
+
 @pytest.mark.parametrize(
     ("machine", "number", "name"),
     [

@@ -1,8 +1,11 @@
 """The C and the Python half of the probe records agree."""
 
+import json
 import re
 import shutil
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -20,20 +23,24 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> dict[str, int]:
     compiler = shutil.which("cc") or shutil.which("clang")
     if compiler is None:
         pytest.skip("no C compiler")
+    return measured(compiler, wire.LAYOUTS, tmp_path_factory.mktemp("wire"))
+
+
+def measured(compiler: str, layouts: Iterable[wire.Layout], folder: Path, *options: str) -> dict[str, int]:
+    """Offsets, sizes and numbers of event.h as a compiler sees them with these options."""
     numbers = re.findall(r"^\s*((?:RECORD|SPAN|STREAM|DISPOSITION|SENDER)_\w+) =", CONTRACT.read_text(), re.MULTILINE)
     lines = [f'printf("{name} %d\\n", {name});' for name in [*numbers, "WORDS_BYTES", "ABSENT"]]
-    for layout in wire.LAYOUTS:
+    for layout in layouts:
         lines.append(f'printf("{layout.name} %zu\\n", sizeof(struct {layout.name}));')
         lines += [
             f'printf("{layout.name}.{member} %zu\\n", offsetof(struct {layout.name}, {member}));'
             for member, _ in layout.members
         ]
-    folder = tmp_path_factory.mktemp("wire")
     source = folder / "offsets.c"
     text = '#include <stddef.h>\n#include <stdio.h>\n#include "event.h"\nint main(void) {\n%s\nreturn 0; }\n'
     source.write_text(text % "\n".join(lines))
     program = folder / "offsets"
-    subprocess.run([compiler, "-I", CONTRACT.parent, source, "-o", program], check=True)
+    subprocess.run([compiler, *options, "-I", CONTRACT.parent, source, "-o", program], check=True)
     answer = subprocess.run([program], check=True, capture_output=True, text=True).stdout
     return {name: int(value) for name, value in (line.split() for line in answer.splitlines())}
 
@@ -45,6 +52,26 @@ def test_offsets_are_those_of_c(layout: wire.Layout, compiled: dict[str, int]) -
         name: at for name, at in compiled.items() if name.startswith(layout.name + ".")
     }
     assert layout.size == compiled[layout.name]
+
+
+def test_offsets_are_those_of_c_on_aarch64(tmp_path: Path) -> None:
+    """Where Python runs on aarch64, its records have that processor's registers, and lie as C has them there."""
+    compiler = shutil.which("cc") or shutil.which("clang")
+    if compiler is None:
+        pytest.skip("no C compiler")
+    code = (
+        "import json, os; own = os.uname(); os.uname = lambda: type(own)((*own[:4], 'aarch64'))\n"
+        "from agentscope.sources import wire\n"
+        "print(json.dumps({each.name: [each.members, dict(each.offsets()), each.size] for each in wire.LAYOUTS}))"
+    )
+    said = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    c = measured(compiler, wire.LAYOUTS, tmp_path, "-D__TARGET_ARCH_arm64")
+    for name, (_, offsets, size) in said.items():
+        assert {f"{name}.{member}": at for member, at in offsets.items()} == {
+            place: at for place, at in c.items() if place.startswith(name + ".")
+        }
+        assert size == c[name]
+    assert said["registers_row"][2] == 8 + 33 * 8
 
 
 def test_no_member_is_left_out(compiled: dict[str, int]) -> None:

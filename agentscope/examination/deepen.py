@@ -20,6 +20,7 @@ from agentscope.examination import (
 )
 from agentscope.examination.holders import with_ended_children, with_holders_watched
 from agentscope.examination.proc import read_proc
+from agentscope.machines import X86_64, this_machine
 from agentscope.model import MissingEvidence
 
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
@@ -29,7 +30,7 @@ STACKS_S = 2.0
 SAMPLES = 200
 LEAST_COMPARED = 20
 BUSY = 0.8
-RIP = 16  # DWARF number on x86-64
+PC = (this_machine() or X86_64).program_counter  # the last of the registers
 FUTEXES = frozenset({"futex", "futex_wait", "futex_waitv"})
 
 
@@ -151,8 +152,8 @@ def sample_stacks(all_seen: Sequence[Examination], registers: Registers, seconds
         for pid in pids:
             for tid, values in registers(pid).items():
                 # one that had no CPU since the last sample still has the registers of that one: it says nothing new
-                if (pid, tid) in found and RIP in values and has_run(pid, tid, ran_ns):
-                    found[pid, tid].append(tuple(values.get(number, 0) for number in range(RIP + 1)))
+                if (pid, tid) in found and PC in values and has_run(pid, tid, ran_ns):
+                    found[pid, tid].append(tuple(values.get(number, 0) for number in range(PC + 1)))
         time.sleep(seconds / SAMPLES)
     return [summed(pid, tid, sampled) for (pid, tid), sampled in found.items() if sampled]
 
@@ -171,7 +172,7 @@ def summed(pid: int, tid: int, sampled: Sequence[tuple[int, ...]]) -> StackSampl
     from agentscope.examination.natives import place_names
     from agentscope.examination.pythons import sample_lines
 
-    addresses = [values[RIP] for values in sampled]
+    addresses = [values[PC] for values in sampled]
     names = place_names(pid, sorted(set(addresses)))
     counted = Counter(names.get(address, hex(address)) for address in addresses)
     modules = {name.rpartition("(")[2] for name in counted}
@@ -191,9 +192,9 @@ def repeated(sampled: Sequence[tuple[int, ...]]) -> float | None:
     last: dict[int, tuple[int, ...]] = {}
     compared = same = 0
     for values in sampled:
-        before = last.get(values[RIP])
+        before = last.get(values[PC])
         if before is not None:
             compared += 1
             same += before == values
-        last[values[RIP]] = values
+        last[values[PC]] = values
     return same / compared if compared >= LEAST_COMPARED else None

@@ -15,6 +15,7 @@ from agentscope.examination import NativeThread
 from agentscope.examination.memory import Memory
 from agentscope.examination.perf_maps import names_in_perf_map
 from agentscope.examination.proc import plain, read_proc, tids_of
+from agentscope.machines import X86_64, this_machine
 from agentscope.model import Mapping
 from agentscope.symbols.elf import Elf, open_elf
 from agentscope.symbols.unwind import NativeFrame, NativeStack, unwind
@@ -24,7 +25,8 @@ FRAMES = 48
 LONGEST_S = 1.0
 STACK_BYTES = 64 << 10
 _PAGE = 4096
-_FP, _SP, _PC = 6, 7, 16  # DWARF numbers of x86-64
+_OURS = this_machine() or X86_64
+_FP, _SP, _PC = _OURS.frame_pointer, _OURS.stack_pointer, _OURS.program_counter
 _MAPS_LIMIT = 4 << 20
 _GENERATED = "Builtins_"  # V8's own code, compiled with node itself: no tables, but frame pointers
 

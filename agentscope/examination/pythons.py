@@ -20,6 +20,7 @@ from agentscope.examination.proc import link_of, plain, read_proc, status_field
 from agentscope.examination.python_frames import Frame, Frames, Tids
 from agentscope.examination.python_objects import objects_of, version_of
 from agentscope.examination.spawned import Ended, run_as
+from agentscope.machines import X86_64, this_machine
 from agentscope.model import MissingEvidence, PythonFrame
 
 TRIES = 3
@@ -28,7 +29,7 @@ MOST_FRAMES = 512
 OUTPUT_LIMIT = 16 << 20
 _RESERVE_S = 0.5  # of the time is kept for what is tried last
 _MAPS_LIMIT = 1 << 20
-_TID_IN_PTHREAD = 720  # struct pthread.tid of glibc on x86-64: gdb -batch -ex 'ptype /o struct pthread' libc.so.6, since 2.4
+_TID_IN_PTHREAD = (this_machine() or X86_64).tid_in_pthread
 
 
 class _SpyFrame(msgspec.Struct):

@@ -8,6 +8,7 @@ from typing import Literal
 
 from agentscope.examination import Call, Descriptor, Examination, Holder, ProcessLook, Socket, Thread
 from agentscope.model import ThreadSample, Value
+from agentscope.symbols.syscalls import syscall_number
 
 WaitKind = Literal[
     "running", "human", "tool", "llm", "peer", "timer", "lock", "disk", "accept", "pipe", "file-lock", "events", "stopped",
@@ -71,9 +72,14 @@ _LETTERS: dict[str, tuple[WaitKind, str]] = {
     "D": ("disk", "the kernel, without interruption"),
 }
 _QUIET = 0.02  # of one CPU
-_CALLS_WITH_TIMEOUT = frozenset({7, 23, 35, 202, 230, 232, 270, 271, 281, 441, 449})
-# x86-64: poll, select, nanosleep, futex, clock_nanosleep, epoll_wait, pselect6, ppoll, epoll_pwait, epoll_pwait2, futex_waitv
-_FUTEX_NUMBER, _FUTEX_TIMEOUT = 202, 3
+_CALLS_WITH_TIMEOUT = frozenset(
+    syscall_number(name)
+    for name in (
+        "poll", "select", "nanosleep", "futex", "clock_nanosleep", "epoll_wait", "pselect6", "ppoll", "epoll_pwait", "epoll_pwait2",
+        "futex_waitv",
+    )
+) - {None}  # fmt: skip
+_FUTEX_NUMBER, _FUTEX_TIMEOUT = syscall_number("futex"), 3
 _SHOWN = 60  # characters of a command line
 
 

@@ -39,6 +39,7 @@ from agentscope.sources.wire import (
     OOM_RECORD,
     PAGE_BYTES,
     PYTHON_FRAME,
+    REGISTERS,
     SENDER_EXITING,
     SENDER_HAS_TTY,
     SENDER_PIDNS_INIT,
@@ -68,8 +69,15 @@ def _bytes_or_none(pages: int) -> int | None:
 
 
 def _mapping_of(raw: bytes, path: bytes) -> Mapping:
-    start, end, offset, inode, device, _, flags = MAPPING.unpack_from(raw)
-    return Mapping(start=start, end=end, offset=offset, inode=inode, device=device_of(device), path=path_of(path, flags) or "")
+    start, end, offset_pages, inode, device, _, flags = MAPPING.unpack_from(raw)
+    return Mapping(
+        start=start,
+        end=end,
+        offset=offset_pages * PAGE_BYTES,
+        inode=inode,
+        device=device_of(device),
+        path=path_of(path, flags) or "",
+    )
 
 
 class Decoder:
@@ -194,7 +202,7 @@ class Decoder:
     def _fault(self, record: bytes) -> Fault:
         fields = FAULT_RECORD.unpack_from(record)
         _, pid, at_ns, start_ns, address = fields[:5]
-        tid, signal, code, syscall, disposition, stack_length, comm, module = fields[22:]
+        tid, signal, code, syscall, disposition, stack_length, comm, module = fields[5 + REGISTERS :]
         path_length, _ = struct.unpack_from("<HH", module, MAPPING.size - 4)
         stack_at = FAULT_RECORD.size + path_length
         has_module = any(module[8:16])
@@ -209,7 +217,7 @@ class Decoder:
             start_ns=start_ns,
             comm=text_of(comm),
             handler=DISPOSITIONS[disposition],  # type: ignore[arg-type]  # one of three words, by event.h
-            registers=dict(enumerate(fields[5:22])),
+            registers=dict(enumerate(fields[5 : 5 + REGISTERS])),
             stack=record[stack_at : stack_at + stack_length] or None,
             module=_mapping_of(module, record[FAULT_RECORD.size : stack_at]) if has_module else None,
             python_frames=self._frames.pop(tid, None),

@@ -18,19 +18,21 @@ from agentscope.examination import SyscallProfile
 from agentscope.model import AnyEvent, EngineName, Lost, MissingEvidence, ProcessSample
 from agentscope.sources import wire
 from agentscope.sources.decode import Decoder
-from agentscope.sources.libbpf import BpfError, Ring, SharedPage, the_library, tracepoint_id
-from agentscope.sources.loading import KERNEL_BTF, PROBES, Family, Flavour, load, not_loadable
+from agentscope.sources.libbpf import BpfError, SharedPage, the_library, tracepoint_id
+from agentscope.sources.loading import KERNEL_BTF, Family, Flavour, load, not_loadable, probes_of
 from agentscope.sources.python_runtime import PythonFinder
+from agentscope.sources.ring import ring_of
 from agentscope.sources.sampling import Samples, rss_by_pid
 
 if TYPE_CHECKING:
     from agentscope.sources.examiner import Examiner
 
-CORE = PROBES / "core.bpf.o"
+CORE = probes_of(os.uname().machine) / "core.bpf.o"
 RING_BYTES = 4 << 20
 
 _WORDS = {"on_write": ("syscalls", "sys_enter_write"), "on_writev": ("syscalls", "sys_enter_writev")}
 _PULSE = "on_pulse"
+_BEFORE_EXIT = "before_exit_fentry"
 _VMA_KFUNC = b"\0bpf_iter_task_vma_new\0"
 _NO_WORDS = "last words that go to a terminal or a pipe cannot be had: this kernel has no tracepoints on system calls"
 _NO_MAPPINGS = "executable mappings at a process's end cannot be had: this kernel frees the address space before its exit probe"
@@ -39,7 +41,7 @@ _FAMILIES: tuple[Family, ...] = (
     (Flavour(("on_fork", "on_exec", "on_signal", "on_fault")),),
     (
         Flavour(("on_exit_with_memory",)),
-        Flavour(("on_exit", "before_exit_fentry")),
+        Flavour(("on_exit", _BEFORE_EXIT)),
         Flavour(("on_exit",), _NO_MAPPINGS),
     ),
     (Flavour(("on_oom_victim",)), Flavour((), "victims of the OOM killer are known from the kernel log only")),
@@ -64,8 +66,6 @@ class CoreEngine:
                 "docker run --pid=host, hostPID: true in Kubernetes, or agentscope run -- COMMAND in here",
             )
         self._object, self._loaded, self.degraded = load(the_library(), CORE, _FAMILIES)
-        if "before_exit_fentry" in self._loaded and _VMA_KFUNC not in KERNEL_BTF.read_bytes():
-            self.degraded += (_NO_MAPPINGS,)
         try:
             self._attach_always_on()
             self._word_tracepoints = self._find_word_tracepoints()
@@ -74,7 +74,7 @@ class CoreEngine:
             self._tails = self._object.table("tails", 4, wire.TAIL.size)
             self._python_by_pid = self._object.table("python_by_pid", 4, wire.PYTHON_PROCESS.size)
             self._python_by_exe = self._object.table("python_by_exe", wire.EXE_KEY.size, wire.PYTHON_EXE.size)
-            self._ring = Ring(self._object.map_fd("ring"), RING_BYTES)
+            self._ring = ring_of(self._object.map_fd("ring"), RING_BYTES)
             self._control = SharedPage(self._object.map_fd("control"), wire.CONTROL.size)
         except BpfError as error:
             self._object.close()
@@ -238,8 +238,20 @@ class CoreEngine:
         for name in sorted(self._loaded - _WORDS.keys()):
             if name == _PULSE:
                 self._object.attach_iterator(name)
+            elif name == _BEFORE_EXIT:
+                self._attach_before_exit()
             else:
                 self._object.attach(name)
+
+    def _attach_before_exit(self) -> None:
+        """It may load and be of no use: arm64 of 6.1 cannot attach it, and before 6.7 the mappings cannot be walked."""
+        try:
+            self._object.attach(_BEFORE_EXIT)
+        except BpfError:
+            self.degraded += (_NO_MAPPINGS,)
+        else:
+            if _VMA_KFUNC not in KERNEL_BTF.read_bytes():
+                self.degraded += (_NO_MAPPINGS,)
 
     def _find_examiner(self) -> "Examiner | MissingEvidence":
         """Loaded when first asked for, since most agents are never suspect. The lock keeps `close` from an examiner in use."""

@@ -3,17 +3,18 @@
 So `diagnose` needs no other probe, and a watcher loads it only once an agent is suspect.
 """
 
+import os
 import time
 from collections.abc import Iterable, Sequence
 
 from agentscope.examination import SyscallProfile
 from agentscope.model import EngineName, MissingEvidence, ProcessSample
 from agentscope.sources.libbpf import BpfError, the_library
-from agentscope.sources.loading import PROBES, Family, Flavour, load
+from agentscope.sources.loading import Family, Flavour, load, probes_of
 from agentscope.sources.profile import PROBE, SYSCALL_PROFILE, Profiler
 from agentscope.sources.sampling import Samples, registers_of
 
-EXAMINE = PROBES / "examine.bpf.o"
+EXAMINE = probes_of(os.uname().machine) / "examine.bpf.o"
 
 _SAMPLE, _REGISTERS = "on_sample", "on_registers"
 _NO_THREADS = "threads are not sampled and their registers not read: this kernel has no task iterator"
@@ -55,7 +56,7 @@ class Examiner:
         return [sample for sample in self._samples.fold(self._passes(_SAMPLE, pids)) if sample.pid in wanted]
 
     def registers(self, pid: int) -> dict[int, dict[int, int]]:
-        """User registers of the threads of a process, by tid and DWARF number of x86-64 (16 is the instruction pointer).
+        """User registers of the threads of a process, by tid and DWARF number (`machines`).
 
         They are those of a thread's last entry into the kernel: of one that is blocked, exactly where it is; of one that runs,
         where its last call or timer tick found it. Empty if there is no such process, or this kernel cannot tell.

@@ -1,8 +1,6 @@
 """The binding of libbpf.so.1: the only file that knows a C ABI.
 
-Facts: libbpf's own headers (bpf/libbpf.h, bpf/bpf.h, version 1.0 and later keep them stable) and the layout of the BPF ring
-buffer (Documentation/bpf/ringbuf.rst, kernel/bpf/ringbuf.c): one page with the consumer's position, one with the producer's,
-then the records twice in a row, so that a record that runs over the end can be read in one piece.
+Facts: libbpf's own headers (bpf/libbpf.h, bpf/bpf.h, version 1.0 and later keep them stable).
 """
 
 import ctypes
@@ -17,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 from agentscope.errors import EngineUnavailable
+from agentscope.machines import X86_64, this_machine
 
 SONAME = "libbpf.so.1"
 
@@ -44,6 +43,9 @@ _PROTOTYPES: dict[str, tuple[type | None, tuple[type, ...]]] = {
     "bpf_map_lookup_elem": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p)),
     "bpf_map_delete_elem": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p)),
     "bpf_map_get_next_key": (ctypes.c_int, (ctypes.c_int, ctypes.c_char_p, ctypes.c_char_p)),
+    "ring_buffer__new": (_Handle, (ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)),
+    "ring_buffer__consume": (ctypes.c_int, (_Handle,)),
+    "ring_buffer__free": (None, (_Handle,)),
 }
 
 
@@ -108,8 +110,8 @@ def the_library() -> Library:
     return Library()
 
 
-# the same on all architectures since 5.2, but for perf_event_open: include/uapi/asm-generic/unistd.h, syscall_64.tbl
-_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT, _SYS_PERF_EVENT_OPEN = 430, 431, 432, 298
+# the same on all architectures since 5.2: include/uapi/asm-generic/unistd.h, syscall_64.tbl
+_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
 _FSCONFIG_CMD_CREATE = 6
 _CLOEXEC_FLAG = 1  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC
 _PERF_TYPE_TRACEPOINT = 2
@@ -185,7 +187,7 @@ class ProbeObject:
         """Attach a classic tracepoint program to the tracepoint that `tracepoint_id` found."""
         attributes = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_BYTES, number)
         attributes = attributes.ljust(_PERF_ATTR_BYTES, b"\0")
-        descriptor = _syscall(_SYS_PERF_EVENT_OPEN, attributes, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+        descriptor = _syscall((this_machine() or X86_64).perf_event_open, attributes, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
         link = self._calls.bpf_program__attach_perf_event(self._program(name), descriptor)
         if not link:
             error = self._library.last_error(f"attach {name}")
@@ -325,63 +327,6 @@ class Table:
             yield key
             if self._calls.bpf_map_get_next_key(self._descriptor, key, following):
                 return
-
-
-_BUSY = 1 << 31  # include/uapi/linux/bpf.h, BPF_RINGBUF_BUSY_BIT
-_DISCARD = 1 << 30
-_HEADER_BYTES = 8
-_RECORD_HEADER = struct.Struct("<II")
-
-
-class Ring:
-    """Reader of a BPF ring buffer through its mapped pages: no call into C for an event.
-
-    The order of the loads is right on x86 only, where loads are not reordered with loads.
-    """
-
-    def __init__(self, descriptor: int, size_bytes: int) -> None:
-        self._descriptor = descriptor
-        self._size = size_bytes
-        page = mmap.PAGESIZE
-        self._consumer = mmap.mmap(descriptor, page, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
-        self._producer = mmap.mmap(descriptor, page + 2 * size_bytes, mmap.MAP_SHARED, mmap.PROT_READ, offset=page)
-        self._consumed = memoryview(self._consumer)[:8].cast("Q")
-        self._records = memoryview(self._producer)
-        self._produced = self._records[:8].cast("Q")
-
-    def fileno(self) -> int:
-        """The map's own descriptor: it polls readable while records wait."""
-        return self._descriptor
-
-    def drain(self) -> Iterator[bytes]:
-        """Every complete record, oldest first; its room is given back when the batch it came in has been used up."""
-        while True:
-            begin = self._consumed[0]
-            pending = self._produced[0] - begin
-            if not pending:
-                return
-            offset = mmap.PAGESIZE + (begin & (self._size - 1))
-            batch = bytes(self._records[offset : offset + pending])
-            at = 0
-            while at < pending:
-                length, _ = _RECORD_HEADER.unpack_from(batch, at)
-                if length & _BUSY:
-                    break
-                size = length & ~_DISCARD
-                if not length & _DISCARD:
-                    yield batch[at + _HEADER_BYTES : at + _HEADER_BYTES + size]
-                at += (size + _HEADER_BYTES + 7) & ~7
-            self._consumed[0] = begin + at
-            if at < pending:
-                return
-
-    def close(self) -> None:
-        """Unmap; the descriptor belongs to the object."""
-        self._consumed.release()
-        self._produced.release()
-        self._records.release()
-        self._consumer.close()
-        self._producer.close()
 
 
 class SharedPage:

@@ -3,19 +3,26 @@
 import errno
 import os
 import platform
+import struct
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from agentscope.errors import EngineUnavailable
+from agentscope.machines import MACHINES, this_machine
 from agentscope.sources.libbpf import BpfError, Library, ProbeObject
 
-PROBES = Path(__file__).parent / "probes"
+PROBES = Path(__file__).parent / "probes"  # a folder for each processor, by the name that uname(2) has for it
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _WHAT = "the kernel probes cannot be loaded"
 _WITHOUT = "--engine auto, which takes the best that works here"
 _LIBBPF_OWN_ERRORS = 4000  # enum libbpf_errno: what libbpf itself found wrong with the file; below it are errnos of the kernel
+
+
+def probes_of(machine: str) -> Path:
+    """The folder with the objects for a processor, by the name that uname(2) has for it; it need not be there."""
+    return PROBES / machine
 
 
 class Flavour(NamedTuple):
@@ -90,8 +97,14 @@ def _best_flavour(library: Library, path: Path, family: Family) -> Flavour:
 
 def _require_this_machine(path: Path) -> None:
     """What libbpf would report in words that mislead is looked at first."""
-    if platform.machine() != "x86_64":
-        raise EngineUnavailable(_WHAT, f"they are built for x86_64, and this is {platform.machine()}")
+    machine = os.uname().machine
+    if (known := this_machine()) is None:
+        built = " and ".join(sorted(MACHINES))
+        raise EngineUnavailable(_WHAT, f"they are built for {built}, and this is {machine}", _WITHOUT)
+    if struct.calcsize("P") != 8:
+        raise EngineUnavailable(
+            _WHAT, f"this Python is a program of 32 bits, and the kernel is of {known.name}", f"a Python of {known.name}"
+        )
     if not path.exists():
         raise EngineUnavailable(_WHAT, f"they have not been built: {path} is not there", "make probes")
     if not KERNEL_BTF.exists():

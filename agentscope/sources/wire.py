@@ -7,11 +7,13 @@ import os
 import struct
 from collections.abc import Iterable
 
+from agentscope.machines import X86_64, this_machine
 from agentscope.model import StreamKind
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 ABSENT = -1
 WORDS_BYTES = 4096
+REGISTERS = (this_machine() or X86_64).registers  # no probes are loaded where there is no such machine
 
 EXEC, FORK, EXIT, SIGNAL, FAULT, OOM, MAPPINGS, FRAMES = range(1, 9)
 SPAN_COMPLETE, SPAN_DELETED, SPAN_PRESENT = 1, 2, 4
@@ -58,11 +60,12 @@ SIGNAL_RECORD = Layout(
     "sender_uid:I sender_flags:I comm:16s sender_comm:16s sender_ancestors:80s sender_exe.length:H sender_exe.flags:H "
     "sender_cgroup.length:H sender_cgroup.flags:H",
 )
-MAPPING = Layout("mapping", "start:Q end:Q offset:Q inode:Q device:I path.length:H path.flags:H")
+MAPPING = Layout("mapping", "start:Q end:Q offset_pages:Q inode:Q device:I path.length:H path.flags:H")
 MAPPINGS_RECORD = Layout("mappings_record", _HEAD + "count:I truncated:I")
 FAULT_RECORD = Layout(
     "fault_record",
-    _HEAD + "start_ns:Q address:Q registers:17Q tid:I signal:i code:i syscall:i disposition:I stack_length:I comm:16s "
+    _HEAD
+    + f"start_ns:Q address:Q registers:{REGISTERS}Q tid:I signal:i code:i syscall:i disposition:I stack_length:I comm:16s "
     "module:40s",
 )
 PYTHON_FRAME = Layout(
@@ -83,7 +86,7 @@ PULSE_ROW = Layout(
     "anon_pages:q file_pages:q shmem_pages:q pid:I tid:I start_ns:Q arrival_ns:Q user_ns:Q system_ns:Q delayed_ns:Q "
     "voluntary_switches:Q involuntary_switches:Q read_bytes:q written_bytes:q ip:Q syscall_args:6Q syscall:i state:I comm:16s",
 )
-REGISTERS_ROW = Layout("registers_row", "pid:I tid:I registers:17Q")
+REGISTERS_ROW = Layout("registers_row", f"pid:I tid:I registers:{REGISTERS}Q")
 CALL_KEY = Layout("call_key", "pid:I number:H error:H")
 CONNECT_KEY = Layout("connect_key", "pid:I error:H length:H address:112s")
 STATUS_KEY = Layout("status_key", "pid:I status:I")

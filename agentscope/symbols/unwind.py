@@ -3,19 +3,20 @@
 Each step is taken by the call frame information of the file that holds the code, so it is what the compiler says and not a
 guess from frame pointers. Where a step cannot be taken the stack ends, and `NativeStack.ended` says why.
 
-This is x86-64. For aarch64 it needs: register numbers 0..30, 31 for sp and 32 for pc; a return address that may still be in
-register 30; DW_CFA_AARCH64_negate_ra_state (0x2d) with the signature bits taken off return addresses; and the layout of the
-signal frame, because __kernel_rt_sigreturn stands in the vDSO, which is no file.
+This is x86-64. Of aarch64 the innermost frame is told, and of a call to nothing its caller. The rest of it needs: a return address
+that may still be in register 30; DW_CFA_AARCH64_negate_ra_state (0x2d) with the signature bits taken off return addresses; and the
+layout of the signal frame, because __kernel_rt_sigreturn stands in the vDSO, which is no file.
 """
 
 from bisect import bisect_right
 from collections.abc import Mapping as Registers
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Literal
+from typing import Literal, NoReturn
 
 from msgspec.structs import replace
 
+from agentscope.machines import AARCH64, machine_of
 from agentscope.model import Mapping, Value
 from agentscope.symbols.cfi import CfiError, NoTable, Row, Rule, find_row
 from agentscope.symbols.elf import Elf, ElfProblem, open_elf
@@ -25,6 +26,7 @@ from agentscope.symbols.linkage import called_symbol
 EndKind = Literal["outermost", "limit", "no-table", "no-file", "file", "stack-bytes", "malformed", "unknown-register"]
 
 _FP, _SP, _PC = 6, 7, 16
+_LINK = 30  # of aarch64 only
 _WORD = 0xFFFFFFFFFFFFFFFF
 _PRESERVED = (3, 6, 12, 13, 14, 15)  # rbx, rbp, r12..r15: System V ABI for x86-64, figure 3.4
 _LOWEST_MAPPABLE = 65536  # vm.mmap_min_addr: below it there is no code
@@ -145,15 +147,25 @@ def unwind(
     root: str | None = None,
     memory: Sequence[tuple[int, bytes]] = (),
 ) -> NativeStack:
-    """Walk out of the function at `registers` (DWARF numbers of x86-64) over `stack`, the bytes from the stack pointer up.
+    """Walk out of the function at `registers` (`machines`) over `stack`, the bytes from the stack pointer up.
 
     `root` is where the process saw its files ("/proc/123/root"). `memory` is more of what was captured, (address, bytes): the
     stack that was interrupted, where a signal handler ran on another one.
     """
     with ExitStack() as resources:
-        walk = _Walk(registers, _Modules(mappings, root, resources), [(registers.get(_SP, 0), stack), *memory])
+        given = _as_of_x86(registers)
+        walk = _Walk(given, _Modules(mappings, root, resources), [(given.get(_SP, 0), stack), *memory])
         ended = walk.run(max(1, min(limit, _FRAME_LIMIT)))
         return NativeStack(frames=tuple(walk.named()), end=ended.end, ended=ended.says, frame_pointer=walk.frame_pointer)
+
+
+def _as_of_x86(registers: Registers[int, int]) -> Registers[int, int]:
+    """The registers as a walk counts them. Of aarch64 only the first frame is told, since the walk ends in a file for aarch64."""
+    machine = machine_of(registers)
+    if machine is not AARCH64:
+        return registers
+    places = (_FP, machine.frame_pointer), (_SP, machine.stack_pointer), (_PC, machine.program_counter), (_LINK, _LINK)
+    return {ours: registers[theirs] for ours, theirs in places if theirs in registers}
 
 
 class _Walk:
@@ -196,9 +208,7 @@ class _Walk:
         name = mapping.path.rsplit("/", 1)[-1]
         address = elf.address_of(offset)
         if address is None or elf.image.machine != "EM_X86_64":
-            says = f"{name} does not hold the code at {pc:#x}" if address is None else f"{name} is for {elf.image.machine}"
-            self._note(NativeFrame(address=pc, module=mapping.path, offset=offset, problem=says))
-            raise _Ended("file", says)
+            self._without_table(NativeFrame(address=pc, module=mapping.path, offset=offset), elf, address)
         inside = address if self._exact else address - 1
         row: Row | None = None
         problem: _Ended | None = None
@@ -226,6 +236,30 @@ class _Walk:
             raise problem or _Ended("no-table", f"no unwind table in {name}")
         self._apply(row, name)
 
+    def _without_table(self, frame: NativeFrame, elf: Elf, address: int | None) -> NoReturn:
+        """Note a frame in a file that cannot be walked out of; of aarch64 the function at least has its name."""
+        name = (frame.module or "").rsplit("/", 1)[-1]
+        if address is None or elf.image.machine != "EM_AARCH64":
+            says = (
+                f"{name} does not hold the code at {frame.address:#x}"
+                if address is None
+                else f"{name} is for {elf.image.machine}"
+            )
+            self._note(replace(frame, problem=says))
+            raise _Ended("file", says)
+        inside = address if self._exact else address - 1
+        symbol = elf.symbol_at(inside)
+        self._note(
+            replace(
+                frame,
+                virtual_address=address,
+                symbol=symbol.name if symbol else None,
+                symbol_offset=symbol.offset + address - inside if symbol else None,
+                build_id=elf.image.build_id,
+            )
+        )
+        raise _Ended("file", "callers are not walked to on aarch64")
+
     def named(self) -> list[NativeFrame]:
         """The frames; those near the top are also named by what their caller's code calls."""
         for place in range(min(_NAMED_CALLS, len(self.frames) - 1)):
@@ -248,10 +282,13 @@ class _Walk:
     def _without_file(self, pc: int) -> None:
         """Step out of code that no file holds: only a jump to where nothing can be is understood."""
         if not self.frames and pc < _LOWEST_MAPPABLE:
-            # Nothing ran there, so the call that led there left its return address on top of the stack.
+            # Nothing ran there, so the return address is where the call that led there left it: on top of the stack, or in the link.
             self._note(NativeFrame(address=pc, problem=f"jumped to {pc:#x}, where there is no code"))
-            sp = self._register(_SP)
-            self._registers |= {_PC: self._memory.read(sp, 8), _SP: sp + 8 & _WORD}
+            if _LINK in self._registers:
+                self._registers |= {_PC: self._registers.pop(_LINK)}
+            else:
+                sp = self._register(_SP)
+                self._registers |= {_PC: self._memory.read(sp, 8), _SP: sp + 8 & _WORD}
             self._exact = False
             return
         if pc == 0:

@@ -16,7 +16,7 @@ from tests.commandline import AGENTSCOPE, LONGEST_S, Told, agentscope, shell
 pytestmark = [pytest.mark.live, pytest.mark.usefixtures("root")]
 PRIVATELY = ("unshare", "--mount", "--propagation", "private")
 LIBBPF = next(iter(sorted(Path("/usr/lib").glob("*/libbpf.so.1.*"))), None)
-PROBES = "import agentscope.sources, pathlib; print(pathlib.Path(agentscope.sources.__file__).parent / 'probes' / 'core.bpf.o')"
+PROBES = "import agentscope.sources, os, pathlib; print(pathlib.Path(agentscope.sources.__file__).parent / 'probes' / os.uname().machine / 'core.bpf.o')"
 
 
 @pytest.fixture

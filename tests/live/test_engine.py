@@ -718,3 +718,27 @@ def test_kernel_log_is_followed_and_read() -> None:
     assert [line.seq for line in read_past() if line.text == token] == [lines[0].seq]
     log.close()
     log.close()
+
+
+def test_the_ordered_ring_reads_the_same() -> None:
+    """The reader for processors that reorder loads gives the very records, in order, that the mapped one gives here."""
+    from agentscope.sources.libbpf import the_library
+    from agentscope.sources.ring import OrderedRing
+
+    engine = CoreEngine()
+    ring = OrderedRing(the_library(), engine._ring.fileno())
+    try:
+        children = [subprocess.Popen(["sh", "-c", "read _; exit 7"], stdin=subprocess.PIPE) for _ in range(50)]
+        for child in children:
+            engine.watch(child.pid)
+        for child in children:
+            child.communicate(b"\n")
+        events = [event for record in ring.drain() if (event := engine._decode(record)) is not None]
+        ends = [event for event in events if isinstance(event, ProcessExit)]
+        assert [event.pid for event in ends] == [child.pid for child in children]
+        assert {event.status for event in ends} == {7 << 8}
+        assert list(ring.drain()) == []
+        assert engine.drain() == []
+    finally:
+        ring.close()
+        engine.close()
