@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PROBES := agentscope/sources/probes/core.bpf.o agentscope/sources/probes/examine.bpf.o
+PROBES := $(addprefix agentscope/sources/probes/,core.bpf.o examine.bpf.o bcc.c)
 TRACEFS := /sys/kernel/tracing
 
 .PHONY: help setup watch test demo bench fuzz test-kernels probes lint types schema record wheel clean
@@ -56,7 +56,7 @@ wheel: $(VENV)/.ready-dev ## build a wheel that carries the compiled probes
 	$(BIN)/python -m build --wheel
 
 clean: ## forget everything that was built
-	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*.bpf.o
+	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*.bpf.o agentscope/sources/probes/bcc.c
 
 $(PROBES) &: $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
 	$(MAKE) -C bpf

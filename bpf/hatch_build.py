@@ -8,7 +8,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROBES = "agentscope/sources/probes"
-OBJECTS = (f"{PROBES}/core.bpf.o", f"{PROBES}/examine.bpf.o")
+OBJECTS = (f"{PROBES}/core.bpf.o", f"{PROBES}/examine.bpf.o", f"{PROBES}/bcc.c")
 
 
 class ProbesHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore] # hatchling need not be installed to check types
