@@ -1,5 +1,7 @@
 """What is played on other kernels: at least one of each class of cause, and what looks like it and is none."""
 
+KERNELS = ("6.1", "6.12")
+ENGINES = ("core", "bcc")
 DEATHS = (
     "oom-cgroup",
     "oom-tool",
