@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
 from agentscope.config import Config
-from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted
 from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
@@ -36,7 +36,7 @@ def open_engine(choice: str, say: Callable[[str], object] = lambda _: None) -> E
     """The engine that was asked for, attached; of `auto` the best that there is, and one line to `say` why it is no better one.
 
     Raises:
-        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root. UsageError: this version does not have it.
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
     """
     if choice != "auto":
         opened = ENGINES[choice]()
@@ -75,22 +75,34 @@ def open_core() -> Engine:
     Raises:
         EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
     """
-    if os.geteuid() != 0:
-        raise NotPermitted(
-            "watching other processes needs root", "the probes are loaded into the kernel", f"sudo {' '.join(sys.argv)}"
-        )
+    require_root()
     from agentscope.sources.ebpf import CoreEngine
 
     return CoreEngine()
 
 
 def open_bcc() -> Engine:
-    """Engine `bcc`.
+    """Engine `bcc`: compiles for some seconds.
 
     Raises:
-        UsageError: this version does not have it.
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
     """
-    raise UsageError("engine bcc is not in this version", "only core, netlink and none are", "--engine auto")
+    require_root()
+    from agentscope.sources.bcc import BccEngine
+
+    return BccEngine()
+
+
+def require_root() -> None:
+    """Refuse whoever may load no probe.
+
+    Raises:
+        NotPermitted: we are not root.
+    """
+    if os.geteuid() != 0:
+        raise NotPermitted(
+            "watching other processes needs root", "the probes are loaded into the kernel", f"sudo {' '.join(sys.argv)}"
+        )
 
 
 def open_netlink() -> Engine:
@@ -112,7 +124,7 @@ def open_own() -> Engine:
 
 
 ENGINES: Mapping[str, Callable[[], Engine]] = {"core": open_core, "bcc": open_bcc, "netlink": open_netlink, "none": open_own}
-BEST_FIRST = ("core", "netlink", "none")
+BEST_FIRST = ("core", "bcc", "netlink", "none")
 
 
 def settle_memory() -> None:

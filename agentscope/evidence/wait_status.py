@@ -34,6 +34,7 @@ def collect(scene: Scene) -> WaitStatus:
     end = scene.exit
     sources = {
         "core": "tracepoint sched:sched_process_exit",
+        "bcc": "tracepoint sched:sched_process_exit",
         "none": "wait4(2), pidfd or /proc/PID/stat",
         "netlink": "proc connector",
     }

@@ -19,6 +19,7 @@ from scenario import BUILD, REPOSITORY, TOOL_PATH, Ending, Scenario, fill_all
 
 AGENTSCOPE = Path(os.environ.get("ZOO_AGENTSCOPE") or Path(sys.executable).parent / "agentscope")
 SCHEMA = REPOSITORY / "agentscope" / "stream.schema.json"
+READY_S = 15.0
 LONGEST_S = 25.0  # every victim ends itself after 20 s
 GONE_S = 5.0
 GRACE_S = 0.6  # an incident that must not come gets this long to come
@@ -131,7 +132,7 @@ class Victim:
         said = self._said()
         if self.process.stderr is not None:
             self.sinks.append(Lines(reader(self.process.stderr.fileno())))
-        line = said.wait_for(lambda text: text.split(" ")[0] == "ready", 15)
+        line = said.wait_for(lambda text: text.split(" ")[0] == "ready", READY_S)
         if line is None:
             raise Broken(f"{self.scenario.slug}: never said ready: {said.lines} {[sink.lines for sink in self.sinks]}")
         self.said = said
