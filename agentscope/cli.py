@@ -105,6 +105,9 @@ def watch(  # noqa: PLR0917 - click gives them by name
     from agentscope.views.tui import can_show
 
     if fleet is not None and not recording:
+        if any(targets.values()):
+            why = "--pid, --name, --unit, --cgroup and --config are of this host, and a fleet is shown whole"
+            raise UsageError("one of two can be watched", why, "agentscope watch --fleet URL, or unset AGENTSCOPE_FLEET")
         from agentscope.fleet.watching import fleet_screen, print_fleet
 
         if can_show() and not once:

@@ -53,6 +53,17 @@ def test_a_pid_that_does_not_exist_without_root(home: Path) -> None:
     told.is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID)
 
 
+@pytest.mark.parametrize("target", [("--pid", "1"), ("--name", "x"), ("--config", "/x")])
+def test_a_fleet_and_a_target_of_this_host(target: tuple[str, ...]) -> None:
+    """A fleet is shown whole: a target beside it is refused and not ignored, also where the fleet comes from the environment."""
+    url = "nats://127.0.0.1:1"
+    for told in (
+        agentscope("watch", "--once", "--fleet", url, *target),
+        agentscope("watch", "--once", *target, env={"AGENTSCOPE_FLEET": url}),
+    ):
+        told.is_sentence(ExitStatus.USAGE, "shown whole", "unset AGENTSCOPE_FLEET")
+
+
 @pytest.mark.parametrize("pid", ["0", "-1", "abc", "1.5", "", "9" * 40, "4194304", "١٢"])
 def test_what_is_no_pid(pid: str) -> None:
     """A target that cannot be a process number is a usage error, whatever it looks like."""

@@ -152,7 +152,7 @@ async def seen_by_others(box: Sandbox, stopping: Stopping, others: tuple[int, ..
         if not last:
             await stopping.until(lambda: False, SEEN_S)
             box.let_go()
-        ended = await stopping.until(lambda process=process: process.poll() is not None, MINUTE_S + SEEN_S)  # type: ignore[misc]
+        ended = await stopping.until(lambda process=process: process.poll() is not None, MINUTE_S + SEEN_S)  # type: ignore[misc] # mypy knows no default of a lambda
         tell(ending(box.stop(), ended=ended))
     tell("Its verdict is on the other screen, and in: agentscope incidents --since 5m")
     return ExitStatus.HEALTHY
