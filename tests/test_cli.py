@@ -152,7 +152,6 @@ def test_doctor_tells_every_capability(home: Path) -> None:
     [
         (("events", "--name", "("), "regular expression"),
         (("events", "--name", "[a-"), "regular expression"),
-        (("events", "--engine", "bcc"), "bcc"),
         (("explain", "no/such-cause"), "no/such-cause"),
         (("explain", "../../etc/passwd"), "there is no cause"),
         (("diagnose",), "either a process or --log"),

@@ -22,9 +22,12 @@ class PossibleSenders(Evidence, frozen=True, tag="possible-senders"):
 
 
 def collect(scene: Scene) -> PossibleSenders | None:
-    """From its cgroup, and from the processes that run now: only where senders are not seen."""
+    """From its cgroup, and from the processes that run now: only where senders are not seen.
+
+    Of the past the journal speaks instead (`actor.from_records`): a service manager and the memory daemons write down whom they end.
+    """
     number = scene.exit.signal or 0
-    if scene.engine in SEEN_BY or number not in SENT_BY_THEM:
+    if scene.past is not None or scene.engine in SEEN_BY or number not in SENT_BY_THEM:
         return None
     names = []
     if scene.agent.unit is not None and scene.agent.unit.endswith(".service"):
