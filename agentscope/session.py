@@ -41,14 +41,15 @@ def open_engine(choice: str, say: Callable[[str], object] = lambda _: None) -> E
     if choice != "auto":
         opened = ENGINES[choice]()
     else:
-        refused: list[str] = []
+        refusals: dict[str, list[str]] = {}  # the engines that are not to be had, by the reason
         for name in BEST_FIRST:
             try:
                 opened = ENGINES[name]()
                 break
             except AgentscopeError as error:
-                refused.append(f"not {name}: {error.what}: {error.why}")
-        if refused:
+                refusals.setdefault(f"{error.what}: {error.why}", []).append(name)
+        if refusals:
+            refused = [f"not {' and '.join(names)}: {because}" for because, names in refusals.items()]
             opened.degraded = (*refused, *opened.degraded)
             why = "; ".join(refused)
             say(f"agentscope: engine {opened.name} watches, with less evidence; {why}. Try: agentscope doctor\n")

@@ -43,6 +43,8 @@ class TestSenders:
         """Who was ended by a signal was ended by it; more is not said, and the memory daemons are among what was not checked."""
         diagnosis = diagnose(blind(died(number)), missing=UNSEEN)
         assert [(found.cause, found.confidence) for found in diagnosis.findings] == [(cause, "possible")]
+        assert "who sent it could not be seen" in diagnosis.findings[0].headline
+        assert "nobody was seen sending it" in verdict(died(number)).headline
         assert "oom/userspace-killer" in {each.cause for each in diagnosis.not_checked}
 
     @pytest.mark.parametrize("number", [9, 15])

@@ -109,7 +109,7 @@ def test_what_ends_before_it_can_be_looked_at() -> None:
     said = " ".join(told.said.split())
     assert "Command sh -c kill -9 $$" in said
     assert "engine netlink" in said
-    assert "nobody was seen sending it" in said
+    assert "who sent it could not be seen" in said
     assert "oom/userspace-killer: who sends signals is seen by BPF only" in said
 
 

@@ -62,6 +62,11 @@ def named(actor: SignalActor | None) -> str:
     return f"{program} (pid {who.pid}{'' if who.uid is None else f', uid {who.uid}'})"
 
 
+def by_nobody_seen(status: WaitStatus) -> str:
+    """What is said in the place of a sender: that there was none to be seen, or that nobody could look."""
+    return "nobody was seen sending it" if status.signals_seen else "who sent it could not be seen"
+
+
 def answer(status: WaitStatus) -> str:
     """How it answered a signal that it caught: a clause for a headline."""
     return "" if status.signal is not None else f"; it caught that and exited with status {status.code}"

@@ -17,7 +17,16 @@ something inside was killed.
 """
 
 from agentscope.causes import Known, No
-from agentscope.causes.killed import SEE_THE_SENDER, cpu_limit, named, sender_of, sent_by_another, was_told_before, who_to_ask
+from agentscope.causes.killed import (
+    SEE_THE_SENDER,
+    by_nobody_seen,
+    cpu_limit,
+    named,
+    sender_of,
+    sent_by_another,
+    was_told_before,
+    who_to_ask,
+)
 from agentscope.causes.oom import memory_killer, spared
 from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
@@ -55,7 +64,7 @@ def match(
     if sender is not None and sender.relation == "kernel":
         sure = "likely"
     return Finding(
-        headline=f"{headline(sender)}{was_told_before(actor)}",
+        headline=f"{headline(sender, status)}{was_told_before(actor)}",
         culprit=named(sender),
         confidence=sure,
         cites=("wait-status", *(("actor",) if sender is not None else ())),
@@ -63,10 +72,10 @@ def match(
     )
 
 
-def headline(sender: SignalActor | None) -> str:
+def headline(sender: SignalActor | None, status: WaitStatus) -> str:
     """Who killed it and in which way, as one sentence."""
     if sender is None:
-        return "Killed with SIGKILL; nobody was seen sending it"
+        return f"Killed with SIGKILL; {by_nobody_seen(status)}"
     who = named(sender)
     if sender.relation == "namespace-init":
         return f"Killed because its container ended: {who}, the init of its pid namespace, exited"

@@ -16,7 +16,16 @@ which sends SIGTERM too (oom/userspace-killer); an error long after a SIGTERM th
 """
 
 from agentscope.causes import No
-from agentscope.causes.killed import SEE_THE_SENDER, answer, ended_by, named, sender_of, sent_by_another, who_to_ask
+from agentscope.causes.killed import (
+    SEE_THE_SENDER,
+    answer,
+    by_nobody_seen,
+    ended_by,
+    named,
+    sender_of,
+    sent_by_another,
+    who_to_ask,
+)
 from agentscope.causes.oom import memory_killer
 from agentscope.evidence.actor import SIGTERM, SignalActor
 from agentscope.evidence.last_words import LastWords
@@ -41,7 +50,7 @@ def match(
     sender = sender_of(actor)
     who = named(sender)
     if sender is None:
-        headline = "Ended by SIGTERM; nobody was seen sending it"
+        headline = f"Ended by SIGTERM; {by_nobody_seen(status)}"
     elif sender.relation == "dying-parent":
         headline = f"Ended by SIGTERM because its parent {who} ended (parent-death signal)"
     elif sender.relation == "self":
