@@ -99,22 +99,24 @@ def test_the_grants_are_enough(docker, root, tmp_path):
 
 
 @pytest.mark.live
-def test_a_pid_namespace_of_its_own_is_refused(root, tmp_path):
-    """In a pid namespace the kernel's numbers are those of others: it says so and what to type, and watches nobody wrongly."""
-    words = [
+def test_a_pid_namespace_of_its_own(root, tmp_path):
+    """There the kernel's numbers are those of others: the probes are refused and it says what to type; `auto` does without them."""
+    apart = [
         "unshare",
         "--pid",
         "--fork",
         "--mount-proc",
         str(AGENTSCOPE),
         "events",
-        "--pid",
-        "1",
         "--for",
         "1",
         "--state-dir",
         str(tmp_path),
     ]
-    ran = subprocess.run(words, capture_output=True, text=True, check=False, timeout=30)
+    ran = subprocess.run([*apart, "--engine", "core"], capture_output=True, text=True, check=False, timeout=30)
     assert ran.returncode == 69
     assert "--pid=host" in ran.stderr
+    ran = subprocess.run(apart, capture_output=True, text=True, check=False, timeout=30)
+    assert (ran.returncode, ran.stderr.count("\n")) == (0, 1)
+    assert "engine none watches, with less evidence; not core: " in ran.stderr
+    assert json.loads(ran.stdout.splitlines()[0])["data"]["engine"] == "none"
