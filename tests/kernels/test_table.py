@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -44,6 +45,7 @@ class Played(NamedTuple):
     end: list[dict[str, Any]]
     stderr: str
     doctor: dict[str, Any]
+    limits: list[str]  # what the evidence of each OOM kill says of the limit
 
 
 def asked() -> set[str]:
@@ -63,6 +65,16 @@ def boot(lab: Path, kernel: str, engine: str, part: str, out: Path) -> None:
     assert (out / "worths.json").exists(), said
 
 
+def limits_in(stream: Path) -> Iterator[str]:
+    """Of each kill at the limit of a cgroup: what was said of that limit, or that it was not known."""
+    for line in stream.read_text().splitlines() if stream.exists() else ():
+        event = json.loads(line)
+        if event["type"] == "agentscope.incident.opened" and event["data"]["cause"] == "oom/cgroup":
+            yield next(
+                (each["says"] for each in event["data"]["evidence"] if each["kind"] == "memory-limits"), "no memory-limits"
+            )
+
+
 @pytest.fixture(scope="module", params=[(kernel, engine) for kernel in KERNELS for engine in ENGINES], ids="-".join)
 def played(request: pytest.FixtureRequest, lab: Path, tmp_path_factory: pytest.TempPathFactory) -> Played:
     """All scenarios on this kernel under this engine."""
@@ -70,7 +82,7 @@ def played(request: pytest.FixtureRequest, lab: Path, tmp_path_factory: pytest.T
     if engine == "bcc" and not list(Path("/usr/lib/python3/dist-packages").glob("bcc")):
         pytest.skip("bcc is not on this machine: apt-get install python3-bpfcc")
     subprocess.run([sys.executable, "-c", COMPILES, str(HERE), str(HERE.parent / "live"), *PLAYED_IN], check=True)
-    column = Played(engine, {}, [], [], "", {})
+    column = Played(engine, {}, [], [], "", {}, [])
     for part in PLAYED_IN:
         out = tmp_path_factory.mktemp(f"table-{kernel}-{engine}-{part.replace('/', '-of-')}")
         boot(lab, kernel, engine, part, out)
@@ -78,6 +90,7 @@ def played(request: pytest.FixtureRequest, lab: Path, tmp_path_factory: pytest.T
         column.ready.append(json.loads((out / "ready.json").read_text()))
         if (out / "agentscope.json").exists():
             column.end.append(json.loads((out / "agentscope.json").read_text()))
+        column.limits.extend(limits_in(out / "stream.ndjson"))
         column.doctor.update(json.loads((out / "doctor.json").read_text()))
         column = column._replace(stderr=column.stderr + (out / "stderr").read_text())
     column.worths.update(dict.fromkeys(asked() - column.worths.keys(), ("not played", "its guest's time was over")))
@@ -124,6 +137,12 @@ def test_doctor_knows_the_engine(played: Played) -> None:
     assert said["engine core"]["ok"] == (played.engine == "core"), said["engine core"]
     assert said["engine bcc"]["ok"] == (None if played.engine == "core" else True), said["engine bcc"]
     assert f"takes {played.engine}" in said["engine auto"]["says"], said["engine auto"]
+
+
+def test_the_kernels_count_is_named(played: Played) -> None:
+    """Of each kill at a limit the evidence says that the cgroup's own memory.events has counted it (cgroup v2)."""
+    assert played.limits
+    assert [says for says in played.limits if "counted in its memory.events (oom_kill)" not in says] == []
 
 
 def test_what_it_cannot_see_is_said(played: Played) -> None:
