@@ -37,6 +37,7 @@ SEEN_S = 60.0
 JUDGED_S = 180.0  # a hang of 8 s, some looks at it and a profile of 2.5 s, when everything takes fifteen times as long
 CALM_S = 40.0
 MODULES = ("veth", "loop", "ext4")  # what a network namespace and a file system of one's own need
+SEEN_BY_PROFILE = {"hang/spin", "hang/retry-loop"}  # and by nothing else: an engine that takes none says so when it starts
 one_that_burns = threading.Lock()  # there are two CPUs, and one of them is the emulator's for everything else
 EATS = 'import os, sys\nprint("ready", flush=True)\nsys.stdin.readline()\nif os.fork() == 0:\n    os.execvp("sleep", ["sleep", "20"])\nkept = []\nwhile True:\n    kept.append(bytearray(1 << 20))\n'
 
@@ -123,6 +124,9 @@ class Stage:
             return "right", told if blamed else f"{told} [culprit: {incidents[0]['culprit']}]"
         if causes and all(each in {"undetermined", "hang/undetermined"} for each in causes):
             return "undetermined", told
+        untraced = next((says for says in self.of("agentscope.ready")[0]["degraded"] if "are not traced" in says), None)
+        if hang.expect.cause in SEEN_BY_PROFILE and not causes and untraced is not None:
+            return "undetermined", untraced
         states = [e["state"] for e in self.states(running.pid)]
         return "wrong", told or f"no incident; agent.seen {seen}; it was said to be {states[-4:]}"
 
