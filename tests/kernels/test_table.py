@@ -18,7 +18,7 @@ from table_scenarios import ENGINES, KERNELS, PARTS, slugs_of
 pytestmark = pytest.mark.kernels
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-TIMEOUT_S = 1500
+TIMEOUT_S = 2400
 TIMED_OUT = 124  # kernel-lab.sh
 EVERYTHING = os.environ.get("AGENTSCOPE_TABLE") == "all"
 PLAYED_IN = [f"{number}/{PARTS}" for number in range(PARTS)] if EVERYTHING else ["short"]
@@ -91,7 +91,7 @@ def played(request: pytest.FixtureRequest, lab: Path, tmp_path_factory: pytest.T
         if (out / "agentscope.json").exists():
             column.end.append(json.loads((out / "agentscope.json").read_text()))
         column.limits.extend(limits_in(out / "stream.ndjson"))
-        column.doctor.update(json.loads((out / "doctor.json").read_text()))
+        column.doctor.update(json.loads((out / "doctor.json").read_text() or "{}"))
         column = column._replace(stderr=column.stderr + (out / "stderr").read_text())
     column.worths.update(dict.fromkeys(asked() - column.worths.keys(), ("not played", "its guest's time was over")))
     cells = {(slug, kernel, engine): told for slug, told in column.worths.items()}
