@@ -30,7 +30,7 @@ bench: setup $(VENV)/.ready-dev ## measure against the budgets of the design, as
 fuzz: $(VENV)/.ready-dev ## 100,000 forged files through every reader of packages and libraries; prints the count (a few minutes)
 	$(BIN)/python -m tests.drift_fuzz
 
-test-kernels: setup $(VENV)/.ready-dev ## the same verdicts on Debian's 6.1 and 6.12 kernels, in an emulator (downloads them once)
+test-kernels: setup $(VENV)/.ready-dev ## verdicts on Debian's 6.1 and 6.12, emulated (downloads them once); AGENTSCOPE_TABLE=all: the whole zoo, for hours
 	@tests/in-lab $(BIN)/python -m pytest tests/kernels -m kernels
 
 probes: $(PROBES) ## compile the probes

@@ -7,11 +7,12 @@ descriptor 2 is held open, so that its tail can be read even after it was unlink
 import contextlib
 import os
 import resource
+import signal
 import stat
 import time
 from array import array
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -49,6 +50,20 @@ def counter_in(path: Path, name: str) -> int | None:
         if key == name and value.isdigit():
             return int(value)
     return None
+
+
+def counted_now(cgroups: Sequence[CgroupMemory], root: str = "/sys/fs/cgroup") -> tuple[CgroupMemory, ...]:
+    """The same with their counters of OOM kills read anew: one that is gone keeps what was read last.
+
+    The kernel counts before it sends the signal (mm/oom_kill.c, __oom_kill_process), so at the end it has been counted.
+    """
+    files = {1: (Path(root, "memory"), "memory.oom_control"), 2: (Path(root), "memory.events")}
+    found = []
+    for cgroup in cgroups:
+        folder, name = files[cgroup.version]
+        count = counter_in(folder / cgroup.path.strip("/") / name, "oom_kill")
+        found.append(cgroup if count is None else msgspec.structs.replace(cgroup, oom_kill_count=count))
+    return tuple(found)
 
 
 def memory_cgroups(cgroup: str | None, root: str = "/sys/fs/cgroup") -> tuple[CgroupMemory, ...]:
@@ -284,7 +299,7 @@ class LastSeenCache:
             return read_last_seen(msgspec.structs.replace(process, cgroup=cgroup))
         if not seen.cgroups or seen.cgroups[0].path != cgroup:
             return msgspec.structs.replace(seen, cgroups=memory_cgroups(cgroup))
-        return seen
+        return msgspec.structs.replace(seen, cgroups=counted_now(seen.cgroups)) if end.signal == signal.SIGKILL else seen
 
     def oom_kills_since(self, pid: int) -> int | None:
         """How many processes the kernel has killed for memory since this one was looked at; None where that was not counted."""

@@ -262,6 +262,8 @@ def go_on(still: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> N
     switches = thread.voluntary_switches + thread.involuntary_switches - old.voluntary_switches - old.involuntary_switches
     # what it waited for a CPU is counted only once it has got one, so two seconds are taken together
     wanted = cpu + max(0, thread.delayed_ns - old.delayed_ns) / elapsed_ns
+    if never_slept(old, thread):
+        wanted = max(wanted, 1.0)
     share = min(1.0, max(wanted, (wanted + still.wanted) / 2))
     busy = share >= BUSY and still.busy_share >= BUSY
     if share >= BUSY and not busy:
@@ -270,6 +272,15 @@ def go_on(still: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> N
         still.since_ns = began(thread, now_ns)
     still.sample, still.cpu_share, still.busy_share, still.wanted = thread, cpu, share, wanted
     still.switches_per_s = switches * 1e9 / elapsed_ns
+
+
+def never_slept(old: ThreadSample, thread: ThreadSample) -> bool:
+    """Whether a thread ran or wanted to run all the time between two samples: only who goes to sleep switches voluntarily.
+
+    Its times do not add up to that where another machine has the CPU meanwhile: what is stolen is neither used nor waited for
+    (kernel/sched/core.c: `update_rq_clock_task` takes it off, `__schedule` counts nvcsw for a task that is not runnable any more).
+    """
+    return old.state == thread.state == "R" and old.voluntary_switches == thread.voluntary_switches
 
 
 def telling(waits: Sequence[Wait], seen: Examination) -> Wait | None:

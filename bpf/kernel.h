@@ -254,6 +254,10 @@ struct sched_info {
 	unsigned long long last_arrival;
 };
 
+struct sched_entity {
+	__u64 sum_exec_runtime;
+};
+
 struct task_io_accounting {
 	__u64 rchar;
 	__u64 wchar;
@@ -262,6 +266,7 @@ struct task_io_accounting {
 struct task_struct {
 	unsigned int __state;
 	unsigned int flags;
+	struct sched_entity se;
 	struct sched_info sched_info;
 	struct mm_struct *mm;
 	int exit_state;

@@ -28,6 +28,7 @@ static __always_inline void write_pulse_row(struct bpf_iter_meta *meta, struct t
 	struct task_struct *leader;
 	struct mm_struct *mm = 0;
 	struct pt_regs *regs;
+	__u64 ran_ns;
 
 	row.pid = task->tgid;
 	row.tid = task->pid;
@@ -48,8 +49,15 @@ static __always_inline void write_pulse_row(struct bpf_iter_meta *meta, struct t
 		row.arrival_ns = task->sched_info.last_arrival;
 	if (bpf_core_field_exists(task->sched_info.run_delay))
 		row.delayed_ns = task->sched_info.run_delay;
-	row.user_ns = task->utime;
+	/* utime and stime count the timer ticks that met the thread: where a host gives a virtual machine half of a CPU, half of
+	 * the ticks never come, and a thread that spins seems to rest. What it ran is measured; the ticks only share it out. */
 	row.system_ns = task->stime;
+	row.user_ns = task->utime;
+	if (bpf_core_field_exists(task->se.sum_exec_runtime)) {
+		ran_ns = task->se.sum_exec_runtime;
+		row.system_ns = row.system_ns < ran_ns ? row.system_ns : ran_ns;
+		row.user_ns = ran_ns - row.system_ns;
+	}
 	row.voluntary_switches = task->nvcsw;
 	row.involuntary_switches = task->nivcsw;
 	row.read_bytes = row.written_bytes = ABSENT;

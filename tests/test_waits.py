@@ -146,8 +146,37 @@ def test_a_burst_on_the_cpu_is_timed_from_its_first_second():
         kept = sampled(waits, process(thread(None, user_ns=(second - 10) * SECOND)), second)
     assert kept.since_ns(PID, PID) == 10 * SECOND
     assert kept.cpu_share == pytest.approx(1.0)
-    paused = sampled(waits, process(thread(None, user_ns=3 * SECOND + SECOND // 2)), 14)
+    paused = sampled(waits, process(thread(None, user_ns=3 * SECOND + SECOND // 2, voluntary_switches=1)), 14)
     assert paused.since_ns(PID, PID) == 14 * SECOND
+
+
+def test_a_thread_that_never_slept_has_spun_whatever_was_taken_from_it():
+    """Of a CPU that another machine has in between, time is neither used nor waited for; who did not go to sleep went on all the same."""
+    waits = Waits(30)
+    shares = (0.4, 0.1, 0.6, 0.3, 0.9, 0.2)
+    ran = [int(SECOND * sum(shares[:count])) for count in range(len(shares) + 1)]
+    for second, user_ns in enumerate(ran, 10):
+        kept = sampled(waits, process(thread(None, user_ns=user_ns, voluntary_switches=7, involuntary_switches=second)), second)
+    assert kept.since_ns(PID, PID) == 10 * SECOND
+    assert kept.known[PID].threads[PID].busy_share == 1.0
+    assert kept.cpu_share == pytest.approx(0.2)
+
+
+def test_a_thread_that_sleeps_in_between_has_not_spun():
+    """One that is on the CPU at every look and went to sleep between them is as busy as its times say, and no burst."""
+    waits = Waits(30)
+    for second in range(10, 17):
+        kept = sampled(waits, process(thread(None, user_ns=second * SECOND // 2, voluntary_switches=second)), second)
+    assert kept.since_ns(PID, PID) == 16 * SECOND
+    assert kept.known[PID].threads[PID].busy_share == pytest.approx(0.5)
+
+
+def test_a_thread_that_waits_on_a_lock_has_not_spun():
+    """Not to have switched is to have gone on only for one that runs: a thread that is blocked has not switched either."""
+    waits = Waits(30)
+    for second in range(10, 14):
+        kept = sampled(waits, process(thread(FUTEX, at_s=9, voluntary_switches=7)), second)
+    assert kept.known[PID].threads[PID].busy_share == 0.0
 
 
 def test_an_unchanged_sample_is_not_folded_again():

@@ -5,6 +5,14 @@ from agentscope.evidence import AnyScene, CgroupMemory, Evidence, Missing, bindi
 ABSENT = "no memory limit was read"
 
 
+def kills_of(cgroup: CgroupMemory) -> str:
+    """How many OOM kills a cgroup has counted, and in which file."""
+    if not cgroup.oom_kill_count:
+        return ""
+    name = "memory.events" if cgroup.version == 2 else "memory.oom_control"
+    return f", {cgroup.oom_kill_count} OOM kill{'s' if cgroup.oom_kill_count > 1 else ''} counted in its {name} (oom_kill)"
+
+
 class MemoryLimits(Evidence, frozen=True, tag="memory-limits"):
     """`binding` is the tightest cgroup limit above the process (None: none is set). Limits in bytes, None is "unlimited"."""
 
@@ -21,7 +29,9 @@ class MemoryLimits(Evidence, frozen=True, tag="memory-limits"):
             used = (
                 "" if self.binding.usage_bytes is None else f", {self.binding.usage_bytes / 2**20:.0f} MiB used when last read"
             )
-            parts.append(f"cgroup {self.binding.path} allows {self.binding.limit_bytes / 2**20:.0f} MiB{used}")
+            parts.append(
+                f"cgroup {self.binding.path} allows {self.binding.limit_bytes / 2**20:.0f} MiB{used}{kills_of(self.binding)}"
+            )
         else:
             parts.append("no cgroup above it limits memory")
         if self.address_space_bytes is not None:

@@ -36,7 +36,7 @@ _WHAT = "the kernel probes cannot be compiled"
 _LESS = (
     "which files a process had mapped when it ended is not seen",
     "Python frames at a fault are not seen",
-    "system calls of a suspect are not traced, so of loops only those that use the CPU are seen",
+    "system calls of a suspect are not traced, so a loop that spins or retries is seen only where it blocks an event loop",
 )
 _NO_VICTIMS = "victims of the OOM killer are known from the kernel log only"
 

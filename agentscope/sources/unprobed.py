@@ -16,7 +16,7 @@ NOT_SEEN = (
     "who sends a signal is not seen, so a kill has no name",
     "what happens at a fault is known from the kernel log only",
     "last words that go to a terminal or a pipe cannot be had",
-    "system calls of a suspect are not traced, so of loops only those that use the CPU are seen",
+    "system calls of a suspect are not traced, so a loop that spins or retries is seen only where it blocks an event loop",
 )
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 _CAP_SYS_PTRACE = 19

@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from kernel_table import TABLE, table_of
+from kernel_table import BECAUSE, TABLE, reasons_of, table_of
 
 LAB = Path(os.environ.get("AGENTSCOPE_KERNEL_LAB", Path(__file__).parents[3] / "shared" / "lab" / "kernel-lab.sh"))
 
@@ -26,7 +26,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     worths = config.stash.get(TABLE, {})
     if worths:
         terminalreporter.section("scenario by kernel and engine")
-        terminalreporter.write_line("\n".join(table_of(worths)))
+        terminalreporter.write_line("\n".join([*table_of(worths), "", *reasons_of(config.stash.get(BECAUSE, {}))]))
 
 
 @pytest.fixture(scope="session")

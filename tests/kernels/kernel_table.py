@@ -6,6 +6,13 @@ from table_scenarios import ENGINES, KERNELS
 WORTHS = ("right", "undetermined", "wrong", "not played")
 TABLE = pytest.StashKey[dict[tuple[str, str, str], str]]()  # by scenario, kernel and engine
 
+BECAUSE = pytest.StashKey[dict[tuple[str, str, str], str]]()  # of what is not right: what was said, or why it was not played
+
+
+def reasons_of(because: dict[tuple[str, str, str], str]) -> list[str]:
+    """Below the table: each cell that is not right, and why."""
+    return [f"{kernel} {engine} {slug}: {why}" for (slug, kernel, engine), why in sorted(because.items())]
+
 
 def table_of(worths: dict[tuple[str, str, str], str]) -> list[str]:
     """The table, scenario by kernel and engine, with the sums below it; `worths` is by scenario, kernel and engine."""

@@ -251,6 +251,17 @@ def test_bytes_of_a_thread_are_counted(examiner: Examiner) -> None:
         assert (after.threads[0].written_bytes or 0) - (before.threads[0].written_bytes or 0) == 1000
 
 
+def test_time_on_the_cpu_is_measured(examiner: Examiner) -> None:
+    """A thread's time is what the scheduler measured, to the nanosecond, and not how many timer ticks met it."""
+    with running(
+        "import sys, time\nfor _ in range(300): time.sleep(0.001)\nprint(flush=True)\nsys.stdin.buffer.raw.read(1)"
+    ) as victim:
+        wait_for_call(victim.pid, "0 0x0 ")
+        ((thread,),) = (sample.threads for sample in examiner.sample([victim.pid]))
+        measured_ns = int(Path(f"/proc/{victim.pid}/schedstat").read_text().split()[0])
+    assert thread.user_ns + thread.system_ns == measured_ns
+
+
 def test_threads_that_come_and_go_do_no_harm(examiner: Examiner) -> None:
     """A process that starts and ends threads all the time can be sampled and its registers read; the main thread is always there."""
     code = "import threading\nprint(flush=True)\nwhile 1:\n t = threading.Thread(target=int); t.start(); t.join()"
