@@ -22,9 +22,13 @@ class PossibleSenders(Evidence, frozen=True, tag="possible-senders"):
 
 
 def collect(scene: Scene) -> PossibleSenders | None:
-    """From its cgroup, and from the processes that run now: only where senders are not seen."""
+    """From its cgroup, and from the processes that run now: only where senders are not seen.
+
+    Of an end that is put together afterwards the actor is read in the journal, where managers and such programs write what they
+    send; who runs now does not tell who ran then.
+    """
     number = scene.exit.signal or 0
-    if scene.engine in SEEN_BY or number not in SENT_BY_THEM:
+    if scene.past is not None or scene.engine in SEEN_BY or number not in SENT_BY_THEM:
         return None
     names = []
     if scene.agent.unit is not None and scene.agent.unit.endswith(".service"):
