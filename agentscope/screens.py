@@ -71,12 +71,15 @@ class Watching:
 
 
 def glimpse_of(targets: "tuple[Target, ...]") -> Glimpse:
-    """Who is there by /proc alone, in a thread; whoever ends meanwhile is told about when we attach."""
+    """Who is there by /proc alone, in a thread; whoever ends meanwhile is told about when we attach.
+
+    To an ordinary user only their own are shown, as every engine that they can have watches no others.
+    """
     from agentscope.agents import agent_of, configured_name, found_now, ourselves
 
     began_ns = time.time_ns() - time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     try:
-        found = found_now(targets, ourselves())
+        found = found_now(targets, ourselves(), lambda uid: os.geteuid() in {0, uid})
     except NoSuchProcess:
         found = []
     return Glimpse(tuple((agent_of(seen, began_ns, configured_name(targets, seen)), because) for seen, because in found))

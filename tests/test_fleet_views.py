@@ -13,8 +13,10 @@ from agentscope.fleet.reading import Fleet, check_fleet
 from agentscope.fleet.watching import Fleeting, print_fleet
 from agentscope.model import AgentGone, AgentSeen, Lost
 from agentscope.record import Recorder, decode
+from agentscope.views import table
 from agentscope.views.board import Board
 from agentscope.views.changes import WINDOW_NS, Changes, render_changes
+from agentscope.views.tui import lines
 from tests import samples
 from tests.sink_builders import until
 from tests.test_fleet import all_sent, host, server  # noqa: F401 - the fixture
@@ -35,7 +37,7 @@ def told(name: str, event, boot: str = "a", sequence: int = 0):
 def test_agents_of_two_hosts_with_one_name():
     """The same name and pid on two hosts are two agents, each with its host before its name, at the time at which it was seen."""
     joined, board = Joined(OURS_NS), Board()
-    board.apply(msgspec.structs.replace(samples.ready(), wall_ns=OURS_NS + 1, at_ns=1, engine="none"))
+    board.apply(msgspec.structs.replace(samples.ready(), wall_ns=OURS_NS + 1, at_ns=1, engine="recording"))
     seen = AgentSeen(at_ns=samples.STARTED_NS + S, agent=samples.CODER, because="x")
     for line in (told("one", seen), told("two", seen), told("one", samples.killed_by_bash())):
         for event in joined.events(line):
@@ -59,6 +61,18 @@ def test_a_host_that_started_again():
     (gone,) = joined.events(told("one", samples.ready(), boot="b"))
     assert isinstance(gone, AgentGone)
     assert (gone.agent.name, gone.says) == ("one/coder", RESTARTED)
+
+
+def test_nothing_is_attached_for_a_fleet():
+    """Of a fleet it is said that nothing is attached here; of engine none, which does watch, what it is and what it cannot see."""
+    fleet, own = Board(), Board()
+    fleet.apply(msgspec.structs.replace(samples.ready(), engine="recording"))
+    own.apply(msgspec.structs.replace(samples.ready(), engine="none", degraded=("nobody sees senders",)))
+    for says in (table.engine_of, lines.engine_line):
+        assert says(fleet).startswith("nothing is attached here · ")
+        assert "attached" not in says(own)
+        assert "engine none" in says(own)
+        assert "with less evidence: nobody sees senders" in says(own)
 
 
 def test_losses_name_their_host():

@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import subprocess
+import sys
 import threading
 import time
 
@@ -509,6 +510,24 @@ def test_a_glimpse_is_who_matches_now():
         finally:
             process.kill()
     assert glimpse_of(targets).agents == ()  # whether it is gone is said by the watching that begins now
+
+
+GLIMPSE = """
+import os, subprocess
+from agentscope.agents import Target
+from agentscope.screens import glimpse_of
+with subprocess.Popen(["sleep", "60"]) as own:
+    seen = glimpse_of((Target(kind="name", value="."),)).agents
+    own.kill()
+print({agent.uid for agent, _ in seen} == {os.getuid()}, own.pid in {agent.pid for agent, _ in seen})
+"""
+
+
+def test_a_glimpse_of_an_ordinary_user():
+    """An ordinary user is shown only their own processes from the start, as no engine that they can have watches those of others."""
+    nobody = {"user": 65534, "group": 65534, "extra_groups": []} if os.geteuid() == 0 else {}
+    told = subprocess.run([sys.executable, "-c", GLIMPSE], capture_output=True, text=True, check=False, timeout=60, **nobody)
+    assert told.stdout == "True True\n", told.stderr
 
 
 # --- hostile text -------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from agentscope.causes import causes, looked_for_by
-from agentscope.evidence import LastSeen, Missing, Scene, oom_victim, possible_senders
+from agentscope.evidence import Aftermath, LastSeen, Missing, Scene, oom_victim, possible_senders
 from agentscope.evidence.actor import collect as actor_of
 from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import collect as status_of
@@ -59,6 +59,13 @@ class TestSenders:
         assert not diagnose(blind(died(2)), missing=UNSEEN).findings
         assert verdict(died(2), sent(2)).cause == "killed/signal"
 
+    @pytest.mark.parametrize(("number", "cause"), [(1, "killed/hangup"), (2, "killed/signal"), (3, "killed/signal")])
+    def test_a_sender_that_a_log_names_is_known(self, number, cause):
+        """Where signals were not seen, but somebody wrote down that he sent this one, he is named as surely as one that was seen."""
+        found = verdict(blind(died(number)), sent(number, comm="systemd"))
+        assert (found.cause, found.confidence) == (cause, "certain")
+        assert "systemd" in found.culprit
+
     def test_an_exit_may_be_an_answer(self):
         """A failing exit is its own at most possibly, since a signal that it caught was not seen."""
         found = verdict(blind(exited(3)), missing=UNSEEN)
@@ -73,6 +80,11 @@ class TestSenders:
         assert "agent.service" in found.says()
         assert possible_senders.collect(scene(15, engine="core", unit="agent.service")) is None
         assert possible_senders.collect(scene(11, unit="agent.service")) is None
+
+    def test_who_may_have_sent_is_not_asked_afterwards(self):
+        """Of an end that is put together afterwards it is the journal that tells who sent: who runs now is not asked."""
+        past = Aftermath(read=(), unread=(), told_by=(), kernel_log=True, journal=True)
+        assert possible_senders.collect(scene(9, engine="none", unit="agent.service", past=past)) is None
 
     @pytest.mark.parametrize(("engine", "status", "missing"), [("netlink", 9, True), ("netlink", 3 << 8, True), ("netlink", 0, False), ("core", 3 << 8, False)])  # fmt: skip
     def test_the_actor_is_missing_and_not_absent(self, engine, status, missing):

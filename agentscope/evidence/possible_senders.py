@@ -24,7 +24,8 @@ class PossibleSenders(Evidence, frozen=True, tag="possible-senders"):
 def collect(scene: Scene) -> PossibleSenders | None:
     """From its cgroup, and from the processes that run now: only where senders are not seen.
 
-    Of the past the journal speaks instead (`actor.from_records`): a service manager and the memory daemons write down whom they end.
+    Of an end that is put together afterwards the actor is read in the journal, where managers and such programs write what they
+    send; who runs now does not tell who ran then.
     """
     number = scene.exit.signal or 0
     if scene.past is not None or scene.engine in SEEN_BY or number not in SENT_BY_THEM:

@@ -43,7 +43,7 @@ class Fleeting:
         kernel = platform.release()
         at_ns = now_ns()
         yield Ready(
-            at_ns=at_ns, version=__version__, engine="none", kernel=kernel, boot_id=boot_id(), wall_ns=boot_wall + at_ns
+            at_ns=at_ns, version=__version__, engine="recording", kernel=kernel, boot_id=boot_id(), wall_ns=boot_wall + at_ns
         )
         joined = Joined(boot_wall)
         async for line in Fleet(self.url, PAST_S).lines(once=once):

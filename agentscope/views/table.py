@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agentscope.model import Ready
 from agentscope.views import safe
 from agentscope.views.board import Board, Happened, Row
 from agentscope.views.wording import age, clock, count_of, cut, fit, sparkline, tight_size
@@ -142,12 +143,17 @@ def engine_of(board: Board, before: str = "") -> str:
     if ready is None:
         parts = [before or "attaching"]
     else:
-        attached = "nothing is attached here" if ready.engine == "none" else f"engine {ready.engine}"
+        attached = attached_of(ready)
         parts = [attached, f"Linux {safe(ready.kernel, 40)}"]
         if ready.degraded:
             parts.append(f"with less evidence: {safe('; '.join(ready.degraded), 200)}")
     parts.append(f"lost {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost")
     return " · ".join(parts)
+
+
+def attached_of(ready: Ready) -> str:
+    """The engine that watches; none does where a server or a file tells what others recorded."""
+    return "nothing is attached here" if ready.engine == "recording" else f"engine {ready.engine}"
 
 
 def losses_of(board: Board) -> str:

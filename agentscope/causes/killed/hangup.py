@@ -37,7 +37,7 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
     return Finding(
         headline=headline + answer(status),
         culprit=named(sender),
-        confidence="possible" if not status.signals_seen else "likely" if sender is None else "certain",
+        confidence="certain" if sender is not None else "likely" if status.signals_seen else "possible",
         cites=("wait-status", *(("actor",) if sender is not None else ())),
         advice=(
             "start it so that it outlives the terminal: systemd-run --user --unit=NAME COMMAND, tmux, or nohup COMMAND &",

@@ -46,7 +46,7 @@ def match(
             return No(f"it {status.says()}")
     elif status.signal in OF_OTHER_CAUSES:
         return No(f"{status.signal_name} has causes of its own")
-    elif status.signal in {SIGINT, SIGQUIT} and not status.signals_seen:
+    elif status.signal in {SIGINT, SIGQUIT} and not status.signals_seen and actor is None:
         return No(f"who sent {status.signal_name} was not seen: a key at its terminal, which is no incident, or somebody else")
     elif limit_signal(status, actor):
         return No("the kernel sent it for a spent limit")

@@ -2,7 +2,7 @@
 
 from agentscope.views import safe
 from agentscope.views.board import Board, Row
-from agentscope.views.table import Column, line_of, losses_of, memory_of, state_of
+from agentscope.views.table import Column, attached_of, line_of, losses_of, memory_of, state_of
 from agentscope.views.wording import (
     age,
     cells_of,
@@ -202,8 +202,7 @@ def engine_line(board: Board, before: str = "") -> str:
         return before or "attaching"
     lost = f"LOST {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost"
     without = f"with less evidence: {safe('; '.join(ready.degraded), 200)}" if ready.degraded else "all probes attached"
-    bare = ready.engine == "recording" or (ready.engine == "none" and not ready.degraded)
-    attached = f"engine {ready.engine}" if bare else f"engine {ready.engine}, {without}"
+    attached = attached_of(ready) if ready.engine == "recording" else f"{attached_of(ready)}, {without}"
     targets = f"watching {safe(', '.join(ready.targets), 160)}" if ready.targets else ""
     return " · ".join(part for part in (attached, lost, f"Linux {safe(ready.kernel, 40)}", targets) if part)
 
