@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do "$$p" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { command -v "$$p"; break; }; done)
 VENV := .venv
 BIN := $(VENV)/bin
-PROBES := $(foreach machine,x86_64 aarch64,$(addprefix agentscope/sources/probes/$(machine)/,core.bpf.o examine.bpf.o))
+PROBES := $(addprefix agentscope/sources/probes/,bcc.c $(foreach machine,x86_64 aarch64,$(addprefix $(machine)/,core.bpf.o examine.bpf.o)))
 TRACEFS := /sys/kernel/tracing
 
 .PHONY: help setup watch test bench fuzz test-kernels probes lint types schema man record wheel deb clean
@@ -64,7 +64,7 @@ deb: $(VENV)/.ready-dev ## build a Debian package; with DEB_HOST_ARCH=arm64 (or 
 	@sed -n "s/^dpkg-deb: building package .* in '\(.*\)'.$$/\1/p" build/deb.log
 
 clean: ## forget everything that was built
-	rm -rf $(VENV) dist build debian/agentscope debian/.debhelper tests/live/build agentscope/sources/probes/*/*.bpf.o
+	rm -rf $(VENV) dist build debian/agentscope debian/.debhelper tests/live/build agentscope/sources/probes/*/*.bpf.o agentscope/sources/probes/bcc.c
 
 $(PROBES) &: $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
 	$(MAKE) -C bpf

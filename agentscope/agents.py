@@ -7,7 +7,7 @@ import os
 import re
 import stat
 import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -21,6 +21,7 @@ from agentscope.record import timestamp
 
 TICK_NS = 10_000_000  # USER_HZ is 100 on every architecture Linux serves: /proc/PID/stat counts in it
 ARGV_LIMIT_BYTES = 512
+FIRST_PID_NAMESPACE = 0xEFFFFFFC  # include/linux/proc_ns.h, PROC_PID_INIT_INO
 
 
 class Target(Value, frozen=True):
@@ -189,6 +190,11 @@ def ancestors_of(pid: int) -> tuple[Ancestor, ...]:
     return tuple(chain)
 
 
+def sees_kernel_numbers() -> bool:
+    """Whether the process numbers of the kernel (probes, kernel log) are those seen here: we are in the first pid namespace."""
+    return Path("/proc/self/ns/pid").stat().st_ino == FIRST_PID_NAMESPACE
+
+
 def is_kernel_thread(pid: int) -> bool:
     """Whether a live pid is a thread of the kernel: no user memory, no command line (PF_KTHREAD, sched.h)."""
     try:
@@ -316,8 +322,12 @@ def check_pid(text: str) -> int:
     return pid
 
 
-def found_now(targets: Iterable[Target], passed_over: Collection[int]) -> list[tuple[ProcessExec, str]]:
-    """The agents that are there already: who matches a target, but for `passed_over`, and why.
+def found_now(
+    targets: Iterable[Target], passed_over: Collection[int], may_watch: Callable[[int], bool] = lambda _: True
+) -> list[tuple[ProcessExec, str]]:
+    """The agents that are there already: who matches a target, but for `passed_over`, and why. A pid was asked for, so it counts.
+
+    Of the others `may_watch` tells by uid whose processes are looked for.
 
     Raises:
         NoSuchProcess: a pid that was asked for is gone.
@@ -328,7 +338,7 @@ def found_now(targets: Iterable[Target], passed_over: Collection[int]) -> list[t
     if patterns:
         for seen in live_processes():
             because = next((why for target in patterns if (why := matches(target, seen))), None)
-            if because and seen.pid not in passed_over:
+            if because and seen.pid not in passed_over and may_watch(seen.uid):
                 found.append((seen, because))
     return roots(found)
 

@@ -6,6 +6,7 @@ import msgspec
 
 from agentscope.causes import Cause, No, causes_of
 from agentscope.evidence import Collected, Evidence, Missing, kinds
+from agentscope.hindsight import looked_back
 from agentscope.model import Diagnosis, Finding, RuledOut
 
 ORDER = {"certain": 0, "likely": 1, "possible": 2}
@@ -23,7 +24,7 @@ def ask(cause: Cause, collected: Mapping[str, Collected]) -> Finding | RuledOut 
     for parameter, (slug, needed) in cause.needs.items():
         found = collected.get(slug)
         if isinstance(found, Missing):
-            if needed:
+            if needed or slug in cause.looked_for:
                 return found
             found = None
         if found is None and needed:
@@ -65,5 +66,7 @@ def classify(collected: Mapping[str, Collected]) -> Diagnosis:
             not_checked.append(RuledOut(cause=cause.slug, because=answer.because))
         else:
             ruled_out.append(answer)
+    findings, ruled_out, left_open = looked_back(findings, ruled_out, collected)
+    not_checked += left_open
     findings.sort(key=lambda finding: (ORDER[finding.confidence], -len(finding.cites), finding.cause))
     return Diagnosis(findings=tuple(findings), ruled_out=tuple(ruled_out), not_checked=tuple(not_checked))

@@ -105,6 +105,9 @@ def watch(  # noqa: PLR0917 - click gives them by name
     from agentscope.views.tui import can_show
 
     if fleet is not None and not recording:
+        if any(targets.values()):
+            why = "--pid, --name, --unit, --cgroup and --config are of this host, and a fleet is shown whole"
+            raise UsageError("one of two can be watched", why, "agentscope watch --fleet URL, or unset AGENTSCOPE_FLEET")
         from agentscope.fleet.watching import fleet_screen, print_fleet
 
         if can_show() and not once:
@@ -132,7 +135,7 @@ def watch(  # noqa: PLR0917 - click gives them by name
 @click.option("--name", help="Name of the agent in what is told, and in the config.")
 @click.option("--config", metavar="FILE", help="Bring it back as its entry in a config file says.")
 @click.option("--recover", is_flag=True, help="Bring it back as is usual: by starting COMMAND again.")
-@click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True)
+@click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink", "none"]), default="auto", show_default=True)
 @patience_option
 @shared_options
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)

@@ -5,6 +5,7 @@ Read as root, so it must be owned by root or by the caller, and writable by nobo
 
 import os
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit
@@ -15,7 +16,7 @@ from agentscope.agents import Target
 from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
 from agentscope.ledger.settings import Settings, read_settings
-from agentscope.model import Value
+from agentscope.model import Agent, Value
 from agentscope.policy import Policy, read_policy
 from agentscope.pressure import WARN
 from agentscope.sinks import Chosen, read_sinks
@@ -123,6 +124,12 @@ class _File(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     agent: dict[str, dict[str, Any]] = {}
     ledger: dict[str, Any] = {}
     sink: dict[str, dict[str, Any]] = {}
+
+
+def lockfiles(wanted: Config) -> Callable[[Agent], str | None]:
+    """The lock file that is configured for an agent, by the name that its entry gives it."""
+    named = {label: agent.lockfile for label, agent in wanted.agents.items()}
+    return lambda agent: named.get(agent.name)
 
 
 def read_config(name: str) -> Config:

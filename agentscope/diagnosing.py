@@ -4,7 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -21,15 +21,18 @@ from agentscope.agents import (
 )
 from agentscope.classifier import classify
 from agentscope.commandlines import program_name
+from agentscope.distributions import plain
+from agentscope.durations import span
 from agentscope.errors import AgentscopeError, BadInput, ExitStatus, NoSuchProcess, NotPermitted, UsageError
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, binding_of, collect_all
 from agentscope.incidents import Ended
 from agentscope.model import Agent, IncidentOpened, KernelLine, Process, ProcessExit, Pulse, RuledOut
 from agentscope.pipeline import boot_wall_ns, incident_of, now_ns
-from agentscope.record import timestamp
 from agentscope.state import state_dir
+from agentscope.symbols.signals import signal_name
 
 if TYPE_CHECKING:
+    from agentscope.aftermath import Traces, Wanted
     from agentscope.examining import Examined
     from agentscope.sources.ahead import Ahead
 
@@ -68,26 +71,37 @@ def diagnose_log(name: str, as_json: bool) -> tuple[ExitStatus, str]:
 def diagnose_process(
     who: str, state: str | None, as_json: bool, patience_s: float, ahead: "Ahead | None" = None
 ) -> tuple[ExitStatus, str]:
-    """What is known of one process: live, recorded by a watcher, or reconstructed from the kernel log. `ahead` has the probes.
+    """What is known of one process: live, recorded by a watcher, or reconstructed from what others wrote down. `ahead` has the probes.
 
     Raises:
         NoSuchProcess: nothing of this name or number is there, and nothing recorded it. NotPermitted: it belongs to another user.
     """
-    pid = int(who) if who.isascii() and who.isdigit() else pid_of(who)
+    if not (who.isascii() and who.isdigit()):
+        try:
+            return diagnose_live(pid_of(who), state, as_json, patience_s, ahead)
+        except NoSuchProcess:
+            from agentscope.enclosed import meant
+
+            found = meant(who)
+            return (
+                diagnose_live(found, state, as_json, patience_s, ahead) if found is not None else afterwards(who, None, as_json)
+            )
+    pid = int(who)
     if pid <= 0 or pid >= 1 << 22:
         raise UsageError(f"{who} is not a process number", "a pid is a number from 1 to 4194303", "agentscope diagnose PID")
-    if start_ns_of(pid) is not None:
-        return diagnose_live(pid, state, as_json, patience_s, ahead)
+    from agentscope.enclosed import insides, the_one
+
+    inside = insides(pid)
+    if start_ns_of(pid) is not None and not (inside and is_kernel_thread(pid)):
+        status, text = diagnose_live(pid, state, as_json, patience_s, ahead)
+        others = ", ".join(each.says() for each in inside if each.pid != pid)
+        return status, text if as_json or not others else f"{text}\n{pid} is also the number, inside, of {others}.\n"
+    if (enclosed := the_one(who, inside)) is not None:
+        return diagnose_live(enclosed, state, as_json, patience_s, ahead)
     from agentscope.ledger import Ledger
 
-    incident = Ledger(state_dir(state)).incident_of(pid) or reconstructed(pid)
-    if incident is None:
-        raise NoSuchProcess(
-            f"there is no process {pid}, and nothing recorded its end",
-            "no watcher saw it, and the kernel log does not name it",
-            "sudo agentscope watch, before it happens again",
-        )
-    return told(incident, as_json)
+    incident = Ledger(state_dir(state)).incident_of(pid)
+    return told(incident, as_json) if incident is not None else afterwards(who, pid, as_json)
 
 
 def pid_of(who: str) -> int:
@@ -133,9 +147,11 @@ def diagnose_live(
     from agentscope.pipeline import hang_of
 
     found = examine(pid, patience_s, load_marks if as_json else load_views, ahead)
+    from agentscope.enclosed import asked
     from agentscope.marks import with_standing
 
-    found = found._replace(scene=with_standing(found.scene, state_dir(state)))
+    scene = msgspec.structs.replace(found.scene, enclosure=asked(found.scene.process.cgroup))
+    found = found._replace(scene=with_standing(scene, state_dir(state)))
     collected = collect_all(found.scene)
     diagnosis = classify(collected)
     incident = hang_of(found.scene, collected, diagnosis)
@@ -246,23 +262,70 @@ def past_kernel_lines() -> tuple[KernelLine, ...] | None:
         return None
 
 
-def reconstructed(pid: int) -> IncidentOpened | None:
-    """The end of a pid that nobody watched, from the kernel log alone; None where the log does not name it."""
-    from agentscope.readers.kernel_fault import read_fault_lines
-    from agentscope.readers.kernel_oom import read_oom_reports
+def afterwards(who: str, pid: int | None, as_json: bool) -> tuple[ExitStatus, str]:
+    """An end that nobody watched, put together from what is left of it.
 
-    lines = past_kernel_lines() or ()
-    texts = [line.text for line in lines]
-    oom = next((report for report in reversed(read_oom_reports(texts)) if report.pid == pid), None)
-    fault = next((line for line in reversed(read_fault_lines(texts)) if line.pid == pid), None)
-    if oom is None and fault is None:
-        return None
-    comm = (oom.comm if oom else fault.comm if fault else None) or "unknown"
-    named = next((line for line in reversed(lines) if str(pid) in line.text), None)
-    at_ns = named.at_ns if named else now_ns()
-    process = Process(pid=pid, start_ns=0, comm=comm)
-    agent = Agent(name=comm, pid=pid, start_ns=0, start_time=timestamp(boot_wall_ns()), command=comm)
-    return opened_from(process, agent, 9 if oom else 11, lines, at_ns)
+    Raises:
+        NoSuchProcess: no source tells of an end of this process.
+    """
+    from agentscope.aftermath import Wanted
+    from agentscope.aftermath.gathering import ThisMachine, gather
+
+    told_of, incident = put_together(gather(wanted := Wanted(who=who, pid=pid), ThisMachine()), wanted)
+    if incident is not None:
+        return told(incident, as_json)
+    status = ExitStatus.HEALTHY if told_of["incident"] is False else ExitStatus.UNDETERMINED
+    if as_json:
+        return status, json.dumps(told_of) + "\n"
+    from agentscope.views import safe
+
+    return status, f"{safe(told_of['agent']['name'], 80)} has ended, reconstructed: {safe(told_of['says'], 300)}.\n"
+
+
+def put_together(traces: "Traces", wanted: "Wanted") -> tuple[dict[str, Any], IncidentOpened | None]:
+    """The end of whoever is meant: its incident; or why it is none, with `incident` False, or None where that could not be told.
+
+    Raises:
+        NoSuchProcess: no source tells of an end of this process.
+    """
+    from agentscope.aftermath.joining import join, says_how
+    from agentscope.aftermath.telling import CLEAN_FOR_SYSTEMD, on_purpose, scene_of
+
+    joined = join(traces, wanted)
+    if joined is None:
+        raise untold(traces, wanted)
+    ended, scene = scene_of(traces, joined, wanted)
+    planned = on_purpose(traces, joined)
+    if planned is None and says_how(joined.end):
+        collected = collect_all(scene)
+        return {}, incident_of(ended, scene, collected, classify(collected))
+    end = joined.end
+    return {
+        "agent": msgspec.to_builtins(scene.agent),
+        "alive": False,
+        "reconstructed": True,
+        "incident": None if planned is None else False,
+        "exit": {"code": end.code, "signal": signal_name(end.signal) if end.signal else None, "core_dumped": end.core},
+        "says": planned or CLEAN_FOR_SYSTEMD,
+    }, None
+
+
+def untold(traces: "Traces", wanted: "Wanted") -> NoSuchProcess:
+    """That nothing tells of this end; and which were told of last, since what a person calls it may not be what the kernel calls it."""
+    from agentscope.aftermath.joining import told_last
+
+    closed = "; ".join(f"{each.kind}: {each.because}" for each in traces.unread)
+    why = f"no watcher saw it, and no end of it is told by {', '.join(traces.read) or 'anything'}{f' (not to be had: {closed})' if closed else ''}"
+    retry = "sudo agentscope watch, before it happens again"
+    if last := told_last(traces, wanted):
+        places = [f" in {plain(each.cgroup, 80)}" if each.cgroup.strip("/") else "" for each in last]
+        ended = [
+            f"{each.pid} ({plain(each.comm, 15)}{place}, {span(max(0, now_ns() - each.at_ns))} ago)"
+            for each, place in zip(last, places, strict=True)
+        ]
+        why += f". The last ends told of: {', '.join(ended)}"
+        retry = f"agentscope diagnose {last[0].pid}, if it was that one; else {retry}"
+    return NoSuchProcess(f"there is no process {wanted.who}, and nothing recorded its end", why, retry)
 
 
 def opened_from(

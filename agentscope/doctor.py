@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from agentscope.errors import AgentscopeError
+from agentscope.sources.pidfds import open_pidfd, status_at_end
+from agentscope.sources.unprobed import NOT_SEEN
 from agentscope.views.report import Check
 
 CAPABILITIES = {21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF", 19: "CAP_SYS_PTRACE", 34: "CAP_SYSLOG"}
@@ -22,7 +24,10 @@ def effective_capabilities() -> int:
 def checks(state: Path) -> Iterator[Check]:
     """Every check, the most important first."""
     yield privileges()
-    yield engine_core()
+    core = engine_core()
+    bcc = engine_bcc(core)
+    netlink = engine("netlink")
+    yield from (core, bcc, netlink, engine("none"), best_of(core, bcc, netlink))
     yield present(
         "/sys/kernel/btf/vmlinux",
         "BTF",
@@ -32,6 +37,8 @@ def checks(state: Path) -> Iterator[Check]:
     )
     yield tracefs()
     yield kernel_log()
+    yield sockets()
+    yield ends()
     yield memory_controller()
     yield state_folder(state)
     yield Check(name="Python", ok=True, says=f"Python {sys.version.split()[0]}", try_this="")
@@ -54,7 +61,7 @@ def privileges() -> Check:
     missing = [name for bit, name in CAPABILITIES.items() if not have >> bit & 1]
     if not missing:
         return Check(name="privileges", ok=True, says="root, with every capability that is needed", try_this="")
-    says = f"{', '.join(missing)} missing: only `run`, `diagnose --log`, `replay` and `explain` work"
+    says = f"{', '.join(missing)} missing: of others than our own processes nothing can be watched"
     return Check(name="privileges", ok=False, says=says, try_this="sudo agentscope doctor")
 
 
@@ -75,6 +82,77 @@ def engine_core() -> Check:
         return Check(name="engine core", ok=False, says=says, try_this=error.try_this)
     says = "probes load and attach" + (f"; {'; '.join(degraded)}" if degraded else ", nothing is degraded")
     return Check(name="engine core", ok=True, says=says, try_this="")
+
+
+def engine_bcc(core: Check) -> Check:
+    """Compile the probes for real, where those that are compiled already do not load: it takes seconds."""
+    if core.ok:
+        return Check(name="engine bcc", ok=None, says="not tried: engine core works, and sees more", try_this="")
+    if core.ok is None:
+        return Check(name="engine bcc", ok=None, says=core.says, try_this=core.try_this)
+    return engine("bcc")
+
+
+def engine(name: str) -> Check:
+    """Open another engine for real; what it cannot see is in its sentence."""
+    from agentscope.session import ENGINES
+
+    try:
+        opened = ENGINES[name]()
+        degraded = opened.degraded
+        opened.close()
+    except AgentscopeError as error:
+        says = f"{error.what}: {error.why}" if error.why else error.what
+        return Check(name=f"engine {name}", ok=False, says=says, try_this=error.try_this)
+    less = [lost for lost in degraded if name != "none" or lost not in NOT_SEEN]
+    like = "works like netlink, but " if name == "none" else "works, but "
+    return Check(name=f"engine {name}", ok=True, says=like + "; ".join(less), try_this="")
+
+
+def best_of(core: Check, bcc: Check, netlink: Check) -> Check:
+    """Which engine --engine auto takes here, and what is lost by that."""
+    chosen = "core" if core.ok else "bcc" if bcc.ok else "netlink" if netlink.ok else "none"
+    if chosen == "core":
+        return Check(name="engine auto", ok=True, says="takes core, the best there is", try_this="")
+    if chosen == "bcc":
+        says = "takes bcc: all ends, signals and their senders are seen, with less evidence of faults; it starts some seconds later"
+        return Check(name="engine auto", ok=None, says=says, try_this=core.try_this)
+    says = (
+        f"takes {chosen}: senders of signals, faults and last words on a terminal are not seen, so some ends stay undetermined"
+    )
+    return Check(name="engine auto", ok=None, says=says, try_this=core.try_this)
+
+
+def sockets() -> Check:
+    """Whom an agent waits for on the network is told by sock_diag."""
+    from agentscope.examination.sockets import read_socket_table
+    from agentscope.model import MissingEvidence
+
+    found = read_socket_table(os.getpid())
+    if isinstance(found, MissingEvidence):
+        says = f"sock_diag: {found.because}: whom an agent waits for on the network is not known"
+        return Check(name="sockets", ok=False, says=says, try_this="a kernel with CONFIG_INET_DIAG and CONFIG_UNIX_DIAG")
+    return Check(name="sockets", ok=True, says="sock_diag tells whom an agent waits for on the network", try_this="")
+
+
+def ends() -> Check:
+    """Whether a pidfd tells how a process ended once its parent has read that: a child that exits with 7 is tried."""
+    pid = os.posix_spawn("/bin/sh", ["sh", "-c", "exit 7"], {})
+    descriptor = open_pidfd(pid)
+    os.waitpid(pid, 0)
+    status = status_at_end(descriptor, pid)
+    if descriptor is None:
+        return Check(
+            name="pidfd",
+            ok=False,
+            says="there are none: ends are not heard of without an engine",
+            try_this="Linux 5.3 or newer",
+        )
+    os.close(descriptor)
+    if status != 7 << 8:
+        says = "tells that a process has ended, but not how: without root that is known of children of agentscope only"
+        return Check(name="pidfd", ok=None, says=says, try_this="Linux 6.15 or newer")
+    return Check(name="pidfd", ok=True, says="tells that and how a process has ended", try_this="")
 
 
 def tracefs() -> Check:

@@ -29,6 +29,7 @@ ENVIRONMENT_BYTES = 262144
 MAPS_BYTES = 4 << 20
 REFRESH_NS = 5_000_000_000
 NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number for "no limit": memory.limit_in_bytes is rounded PAGE_COUNTER_MAX
+NAMESPACES = ("pid", "mnt", "net", "cgroup", "ipc", "uts", "user")
 LIMITS = {
     "AS": resource.RLIMIT_AS, "DATA": resource.RLIMIT_DATA, "STACK": resource.RLIMIT_STACK, "NOFILE": resource.RLIMIT_NOFILE,
     "NPROC": resource.RLIMIT_NPROC, "CPU": resource.RLIMIT_CPU, "FSIZE": resource.RLIMIT_FSIZE, "CORE": resource.RLIMIT_CORE,
@@ -118,7 +119,31 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_total_bytes=total,
         maps=lines,
         environment=places_of(process),
+        oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill"),
+        pids_inside=numbers_inside(process.pid),
+        namespaces=own_namespaces(process.pid),
     )
+
+
+def numbers_inside(pid: int, proc: str = "/proc") -> tuple[int, ...]:
+    """The numbers of a living process in the pid namespaces below ours, the innermost last; none where it is in ours (NSpid, proc(5))."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in Path(proc, str(pid), "status").read_text("utf-8", "replace").splitlines():
+            if line.startswith("NSpid:"):
+                return tuple(int(number) for number in line.split()[2:])
+    return ()
+
+
+def own_namespaces(pid: int) -> tuple[str, ...]:
+    """Which namespaces of a living process are not ours, by the names of /proc/PID/ns."""
+    try:
+        return tuple(
+            name
+            for name in NAMESPACES
+            if os.readlink(f"/proc/{pid}/ns/{name}") != os.readlink(f"/proc/self/ns/{name}")  # noqa: PTH115 - it names no path
+        )
+    except OSError:
+        return ()
 
 
 def places_of(process: Process) -> dict[str, str]:
@@ -239,7 +264,10 @@ class LastSeenCache:
         kept = self.seen.get(process.pid)
         if kept is not None and now_ns - kept.at_ns < REFRESH_NS and not execed:
             return
-        seen = self.seen[process.pid] = read_last_seen(process, maps=True)
+        seen = read_last_seen(process, maps=True)
+        if seen.cwd is None and kept is not None and kept.cwd is not None:
+            return  # it is ending: what was read while it lived says more
+        self.seen[process.pid] = seen
         self.binding[process.pid] = binding_of(seen.cgroups)
         if process.pid not in self.stderr:
             held = open_stderr(process.pid)
@@ -257,6 +285,11 @@ class LastSeenCache:
         if not seen.cgroups or seen.cgroups[0].path != cgroup:
             return msgspec.structs.replace(seen, cgroups=memory_cgroups(cgroup))
         return seen
+
+    def oom_kills_since(self, pid: int) -> int | None:
+        """How many processes the kernel has killed for memory since this one was looked at; None where that was not counted."""
+        kept, now = self.seen.get(pid), counter_in(Path("/proc/vmstat"), "oom_kill")
+        return None if kept is None or kept.oom_kills is None or now is None else now - kept.oom_kills
 
     def words(self, end: ProcessExit) -> Words | None:
         """The last words in the file behind descriptor 2, if it was a regular file."""
@@ -281,8 +314,13 @@ class LastSeenCache:
         return words
 
     def pass_by(self, descriptor: int, at_ns: int) -> None:
-        """What stands in this file now is nobody's who starts later."""
-        facts = os.fstat(descriptor)
+        """What stands in this file now, if it is one, is nobody's who starts later than `at_ns`."""
+        try:
+            facts = os.fstat(descriptor)
+        except OSError:
+            return  # closed
+        if not stat.S_ISREG(facts.st_mode):
+            return
         self.passed.pop((facts.st_dev, facts.st_ino), None)
         self.passed[facts.st_dev, facts.st_ino] = (at_ns, facts.st_size)
         while len(self.passed) > FILES_KEPT:

@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+
+import msgspec
 
 from agentscope import __version__
 from agentscope.agents import (
@@ -27,9 +29,9 @@ from agentscope.agents import (
     read_process,
     start_ns_of,
 )
-from agentscope.config import Config
+from agentscope.config import Config, lockfiles
 from agentscope.discovery import Scan
-from agentscope.errors import NoSuchProcess
+from agentscope.errors import NoSuchProcess, NotPermitted
 from agentscope.marks.beside import InTurn
 from agentscope.model import (
     Agent,
@@ -45,7 +47,7 @@ from agentscope.model import (
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.pulses import PULSE_S, Pulses
 from agentscope.recovery import Recovery
-from agentscope.sources import Engine, Source
+from agentscope.sources import Engine, Source, permitted
 from agentscope.sources.active import Probes
 from agentscope.vigil import Vigil
 
@@ -58,6 +60,7 @@ DISCOVER_S = 10.0  # between looks for agents that no command line gives away; e
 LATE_S = 10.0  # for an end that is judged beside the loop
 CLOSE_S = 3.0  # for all of them once the watching is over
 LEAVE_S = 5.0  # how long an act that is under way may hold up our own end; after that its outcome is found when we are back
+NO_LOG = "the kernel log cannot be read: what it says of a kill for memory, or of a fault, is not known"
 NOT_ATTACHED = "its stderr is not a file, and the write probe was not attached when it wrote"
 
 
@@ -87,6 +90,7 @@ class Live:
         self.own = ourselves()
         self.backlog: deque[AnyEvent] = deque()
         self.folding = False
+        self.becoming: dict[int, tuple[str, ...]] = {}  # what a child that is held will be, by pid: as yet it is a copy of us
         self.reads_left = READS_A_SECOND
         self.capturing = False
         self.words_idle = 0
@@ -97,17 +101,17 @@ class Live:
         if pipeline.marks is not None:
             pipeline.marks.lockfile_of = lockfiles(wanted)
         pipeline.in_turn = self.in_turn = InTurn("ends", LATE_S)
-        pipeline.words_missing = NOT_ATTACHED
+        pipeline.words_missing = engine.words_unheard or NOT_ATTACHED
 
-    def start(self, degraded: tuple[str, ...] = ()) -> None:
+    def start(self) -> None:
         """Find what is to be watched, watch it in the kernel, and only then say ready."""
         self.probes.start()
         discovering = any(target.kind != "pid" for target in self.targets)
         if discovering:
             self.engine.watch_discovered(True)
-        found = found_now(self.targets, self.own)
+        found = found_now(self.targets, self.own, self.engine.may_watch)
         for seen, _ in found:
-            self.engine.watch(seen.pid)
+            self.engine.watch(permitted(seen, self.engine).pid)
             self.capture_words_of(seen)
         # only now: what they start from here on is watched by birth
         children = children_by_parent() if found else {}
@@ -128,7 +132,7 @@ class Live:
                 boot_id=self.pipeline.recorder.boot_id,
                 wall_ns=self.pipeline.recorder.boot_wall_ns + now_ns(),
                 targets=tuple(str(target) for target in self.targets),
-                degraded=(*self.engine.degraded, *degraded),
+                degraded=(*self.engine.degraded, *((NO_LOG,) if self.kernel_log is None else ())),
             )
         )
         if self.pipeline.ledger is not None:
@@ -221,7 +225,7 @@ class Live:
             self.attend(event)
             return
         target, because = next(((each, why) for each in self.targets if (why := matches(each, event))), (None, None))
-        if because is None or event.pid in self.own or self.is_our_check(event, target):
+        if because is None or event.pid in self.own or self.is_our_check(event, target) or not self.engine.may_watch(event.uid):
             self.engine.unwatch(event.pid, event.at_ns)
         else:
             self.engine.watch(event.pid)  # what it was before this exec may have been turned down, after the exec
@@ -243,8 +247,8 @@ class Live:
         """Watch this process from now on as the agent of this label, whatever it looks like; None if it is gone."""
         if pid in self.members:
             return self.members[pid].tree.agent
-        with contextlib.suppress(NoSuchProcess):
-            seen = read_process(pid)
+        with contextlib.suppress(NoSuchProcess, NotPermitted):
+            seen = permitted(read_process(pid), self.engine)
             self.engine.watch(pid)
             family = (seen, *descendants_of(pid, children_by_parent()))
             for process in family:
@@ -257,6 +261,8 @@ class Live:
     def adopt(self, family: Sequence[ProcessExec], because: str, *, at_ns: int, label: str | None = None) -> None:
         """A new agent: its root, and the processes it already has, told as exec events of the time we looked."""
         seen = family[0]
+        if (command := self.becoming.pop(seen.pid, None)) is not None:
+            seen = msgspec.structs.replace(seen, argv=command)
         label = label or configured_name(self.targets, seen)
         agent = agent_of(seen, self.pipeline.recorder.boot_wall_ns, label)
         self.pipeline.tell(AgentSeen(at_ns=at_ns, agent=agent, because=because))
@@ -303,7 +309,7 @@ class Live:
 
     def capture_words_of(self, seen: ProcessExec) -> None:
         """Attach the write probe if this process's stderr can be read nowhere else."""
-        if not self.capturing and seen.stderr not in {"file", "closed"}:
+        if not self.capturing and not self.engine.words_unheard and seen.stderr not in {"file", "closed"}:
             self.capturing = True
             self.engine.capture_words(True)
             self.pipeline.words_since_ns = now_ns()  # from now on, no words means that it wrote none
@@ -355,12 +361,6 @@ class Live:
             await self.recovery.finish(LEAVE_S)
         finally:
             self.close()
-
-
-def lockfiles(wanted: Config) -> Callable[[Agent], str | None]:
-    """The lock file that is configured for an agent, by the name that its entry gives it."""
-    named = {label: agent.lockfile for label, agent in wanted.agents.items()}
-    return lambda agent: named.get(agent.name)
 
 
 def warm() -> None:

@@ -151,6 +151,8 @@ class ProcessExit(Event, frozen=True, tag="agentscope.process.exit"):
 
     `mappings` are the executable mappings at the end (None: not had on this kernel, see research on kernels before 6.16).
     `stderr` tells where file descriptor 2 pointed at the end, `stderr_path` where that is a regular file.
+    `fatal_tid` is the thread that took the signal which dumped core, where that was told. `unseen` says why nobody knows how it
+    ended; `status` is 0 then and means nothing.
     """
 
     pid: int
@@ -167,6 +169,8 @@ class ProcessExit(Event, frozen=True, tag="agentscope.process.exit"):
     mappings: tuple[Mapping, ...] | None = None
     stderr: StreamKind | None = None
     stderr_path: str | None = None
+    fatal_tid: int | None = None
+    unseen: str | None = None
     engine: EngineName = "core"
 
     @property
@@ -493,7 +497,7 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     """One unplanned end of one agent or tool, diagnosed: the public contract of DESIGN.md section 3.
 
     `cause` is the slug `class/name` that `explain` takes, `subtype` its name again. Where nothing explains the end, `cause` is
-    "undetermined" and `subtype` empty.
+    "undetermined" and `subtype` empty. `reconstructed`: nobody watched it end; it was put together afterwards from what was left.
     """
 
     incident: str
@@ -516,6 +520,7 @@ class IncidentOpened(Event, frozen=True, tag="agentscope.incident.opened"):
     detected_in_ms: float
     missing: tuple[MissingEvidence, ...] = ()
     findings: tuple[Finding, ...] = ()
+    reconstructed: bool = False
 
 
 RemedyOutcome = Literal["done", "failed", "refused", "unknown"]

@@ -24,7 +24,7 @@ def target_options(command: Command) -> Command:
         click.option("--unit", "units", multiple=True, metavar="NAME", help="Watch a systemd unit."),
         click.option("--cgroup", "cgroups", multiple=True, metavar="PATH", help="Watch the processes of a cgroup."),
         click.option("--config", metavar="FILE", help="Watch the agents of a config file (agentscope.toml)."),
-        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink"]), default="auto", show_default=True, help="Where events come from."),
+        click.option("--engine", type=click.Choice(["auto", "core", "bcc", "netlink", "none"]), default="auto", show_default=True, help="Where events come from."),
     ]  # fmt: skip
     for option in reversed(options):
         command = option(command)

@@ -15,10 +15,11 @@ from agentscope.causes import causes
 from agentscope.classifier import classify
 from agentscope.errors import CannotWrite
 from agentscope.evidence import Collected, Evidence, HangScene, Missing, Scene, Words, collect_all, from_records
-from agentscope.evidence.actor import SignalActor
+from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.actor import collect as collect_actor
 from agentscope.evidence.last_words import LONG_PAST_NS
 from agentscope.evidence.package_changes import may_be_drift
+from agentscope.evidence.reconstruction import unsaid
 from agentscope.evidence.session import going_on
 from agentscope.incidents import Ended, Incidents, hang_timeline_of, stopped_on_purpose, timeline_of, worth_telling
 from agentscope.lastseen import LastSeenCache
@@ -211,7 +212,7 @@ class Pipeline:
         """Everything known about this end, as one value."""
         end, pid = ended.exit, ended.process.pid
         words, words_missing = self.words(end)
-        seen = self.cache.last_seen(ended.process, end)
+        oom_kills = self.cache.oom_kills_since(pid) if end.signal == SIGKILL and self.kernel_lines is None else None
         lines = self.kernel_lines
         return Scene(
             agent=ended.agent,
@@ -223,12 +224,13 @@ class Pipeline:
             faults=ended.faults,
             victim=ended.victim,
             kernel_lines=None if lines is None else tuple(lines[-LOG_LINES_READ:]) if end.signal else (),
-            last_seen=seen,
+            last_seen=self.cache.last_seen(ended.process, end),
             memory=self.cache.memory.of(pid, ended.process.start_ns),
             words=words,
             words_missing=words_missing,
             family=ended.family,
             ancestors=ended.ancestors,
+            oom_kills=oom_kills,
         )
 
     def words(self, end: ProcessExit) -> tuple[Words | None, str]:
@@ -390,9 +392,9 @@ def incident_of(ended: Ended, scene: Scene, collected: dict[str, Collected], dia
         "actor": actor.actor if isinstance(actor, SignalActor) else None,
         "timeline": timeline_of(ended),
         "engine": scene.engine,
-        "detected_in_ms": round(max(0, now_ns() - end.at_ns) / 1e6, 3),
+        "detected_in_ms": 0.0 if scene.past else round(max(0, now_ns() - end.at_ns) / 1e6, 3),
+        "reconstructed": scene.past is not None,
     }
-    unexplained = f"{ended.process.comm or 'the process'} {how}, and nothing that was seen explains it"
-    return msgspec.convert(
-        fields | verdict_of(collected, diagnosis, unexplained), IncidentOpened, strict=True, from_attributes=True
-    )
+    unexplained = f"{ended.process.comm or 'the process'} {how}{unsaid(scene.past, collected.get('last-words'))}"
+    told = fields | verdict_of(collected, diagnosis, unexplained)
+    return msgspec.convert(told, IncidentOpened, strict=True, from_attributes=True)

@@ -12,9 +12,9 @@ from agentscope.sources import Engine
 from agentscope.vigil import Vigil
 
 PULSE_S = 1.0
-THREADS_A_SECOND = 250  # sampled; a thousand that all wake every second would else cost half a percent of a core
-LONGEST_PAUSE_S = 4.0
-PAUSES_IN_PATIENCE = 8
+THREADS_A_SECOND = 200  # sampled; a thousand that all wake every second would else cost half a percent of a core
+LONGEST_PAUSE_S = 5.0
+PAUSES_IN_PATIENCE = 6
 READS_AGAIN_A_SECOND = 2  # a few agents are read again every second or two
 MANY = 60  # processes: of more only one a second, so that a hundred are read again within two minutes
 
@@ -51,9 +51,9 @@ class Pulses:
         return now
 
     def sample_threads(self, trees: Iterable[Tree]) -> Sequence[ProcessSample] | None:
-        """All threads of all agents, where that is due: every second, but of many threads a quarter of a thousand a second.
+        """All threads of all agents, where that is due: every second, but of many threads two hundred a second.
 
-        No patience needs more: it is at least eight of these pauses. Memory is read every second, whatever the number of threads.
+        No patience needs more: it is at least six of these pauses. Memory is read every second, whatever the number of threads.
         """
         known = self.vigil.agents
         if now_ns() < self.threads_due_ns and all(tree.key in known for tree in trees):
@@ -79,7 +79,7 @@ class Pulses:
                 state=waits.state(now),
                 rss_bytes=sum(known) if known else None,
                 cpu_percent=None if waits.watched_since_ns == self.sampled_ns else round(100 * waits.cpu_share, 1),
-                threads=sum(len(process.sample.threads) for process in waits.known.values()),
+                threads=waits.threads,
                 cgroup_bytes=binding.usage_bytes if binding else None,
                 limit_bytes=binding.limit_bytes if binding else None,
                 limit_path=binding.path if binding else None,

@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -37,43 +36,34 @@ from agentscope.model import (
 from agentscope.pipeline import Pipeline, boot_id, boot_wall_ns, now_ns
 from agentscope.record import Recorder
 from agentscope.recovery import Recovery
-from agentscope.session import FLUSH_S, complain, open_engine, open_kernel_log, settle_memory
+from agentscope.session import FLUSH_S, complain, open_for_child, open_kernel_log
 from agentscope.sinks import Around
 from agentscope.sinks._tee import Tee, open_what_can
 from agentscope.sources.child import ChildSource
 from agentscope.supervisors import Started
 from agentscope.supervisors import run as seats
 
-if TYPE_CHECKING:
-    from agentscope.sources import Engine
-
 BECOMES_S = 0.02  # a child that was let go is its command by then, and can be looked at
 SEEN_S = 2.0  # by when the engine must have told an end that we know as its parent
 LOOK_S = 0.02
 SAID_AT_MOST = 10
+STDERR = 2
 
 
 def run_child(command: tuple[str, ...], name: str | None, engine_choice: str, terms: Terms, wanted: Config) -> int:
     """The child starts only once it is watched; we end as it ended. `wanted` is the config, whose entry of this name is its own."""
-    degraded: tuple[str, ...] = ()
-    engine: Engine | None = None
     label, entry = entry_of(command, name, wanted)
-    try:
-        engine = open_engine(engine_choice)
-    except AgentscopeError as error:
-        if engine_choice != "auto":
-            raise
-        degraded = (f"{error.what}: {error.why}",)
-        sys.stderr.write(f"agentscope: watching with less evidence: {error}\n")
-        settle_memory()
+    began_ns = now_ns()
+    engine = open_for_child(engine_choice, sys.stderr.write)
     launch = seats.remember(command)
     held = seats.start_held(launch, command, refusal)
     ledger = Ledger(terms.state, wanted.ledger)
     pipeline = Pipeline(ignore, engine, ledger)
+    pipeline.cache.pass_by(STDERR, began_ns)  # what stands there already is not the child's, nor is what we have said
     agents = {} if entry is None else {label: entry}
     running = Running(pipeline, launch, label, Config(agents=agents, owner_uid=wanted.owner_uid, sinks=wanted.sinks), terms)
     try:
-        status = asyncio.run(running.attend(held, degraded))
+        status = asyncio.run(running.attend(held))
     finally:
         if engine is not None:
             engine.close()
@@ -125,7 +115,7 @@ class Running:
         self.tee: Tee | None = None
         self.unsaid: list[str] = []  # of sinks, while the terminal is the child's
 
-    async def attend(self, held: seats.Held, degraded: tuple[str, ...]) -> int:
+    async def attend(self, held: seats.Held) -> int:
         """Watch the child, held at its start, and whoever comes after it. Returns the raw wait status of the last."""
         self.child = ChildSource(held.pid)
         self.pipeline.sink = self.show
@@ -135,7 +125,8 @@ class Running:
             target = Target(kind="pid", value=str(held.pid), name=self.label)
             config = msgspec.structs.replace(self.wanted, targets=(target,))
             self.live = Live(self.pipeline, config, self.pipeline.engine, open_kernel_log(), self.terms)
-            self.live.start(degraded)
+            self.live.becoming[held.pid] = self.launch.command
+            self.live.start()
             self.recovery = self.live.recovery
         else:
             self.recovery = Recovery(self.pipeline, self.wanted, self.terms.state, self.watched)
@@ -306,6 +297,7 @@ class Running:
         held = seats.start_held(self.launch, command, refusal)
         child = ChildSource(held.pid)
         if self.live is not None:
+            self.live.becoming[held.pid] = command
             self.live.take(held.pid, self.label)
         else:
             self.adopt(held.pid, command)

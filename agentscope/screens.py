@@ -95,7 +95,7 @@ def watch_screen(watching: Watching) -> int:
     Raises:
         NotPermitted, UsageError: said before a screen is drawn where that is known. EngineUnavailable: told after it.
     """
-    if os.geteuid() != 0 or watching.engine_choice not in {"auto", "core"}:
+    if watching.engine_choice != "auto" and (os.geteuid() != 0 or watching.engine_choice != "core"):
         from agentscope.session import open_engine
 
         open_engine(watching.engine_choice).close()

@@ -7,12 +7,12 @@ import gc
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from agentscope.agents import Target
 from agentscope.config import Config
-from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted, UsageError
+from agentscope.errors import AgentscopeError, ExitStatus, NoSuchProcess, NotPermitted
 from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AnyEvent
@@ -32,22 +32,100 @@ GARBAGE_AFTER = 20_000  # objects: a sample of a thousand threads makes thousand
 M_ARENA_MAX = -8  # malloc.h
 
 
-def open_engine(choice: str) -> Engine:
-    """The engine that was asked for, attached.
+def open_engine(choice: str, say: Callable[[str], object] = lambda _: None) -> Engine:
+    """The engine that was asked for, attached; of `auto` the best that there is, and one line to `say` why it is no better one.
 
     Raises:
-        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root. UsageError: this version does not have it.
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
     """
-    if choice in {"bcc", "netlink"}:
-        raise UsageError(f"engine {choice} is not in this version", "only core is", "--engine core")
+    if choice != "auto":
+        opened = ENGINES[choice]()
+    else:
+        refusals: dict[str, list[str]] = {}  # the engines that are not to be had, by the reason
+        for name in BEST_FIRST:
+            try:
+                opened = ENGINES[name]()
+                break
+            except AgentscopeError as error:
+                refusals.setdefault(f"{error.what}: {error.why}", []).append(name)
+        if refusals:
+            refused = [f"not {' and '.join(names)}: {because}" for because, names in refusals.items()]
+            opened.degraded = (*refused, *opened.degraded)
+            why = "; ".join(refused)
+            say(f"agentscope: engine {opened.name} watches, with less evidence; {why}. Try: agentscope doctor\n")
+    settle_memory()
+    return opened
+
+
+def open_for_child(choice: str, say: Callable[[str], object]) -> Engine | None:
+    """The engine that watches a child of ours; None where that were engine `none`, for a parent knows more of its child than that does.
+
+    Raises:
+        EngineUnavailable, NotPermitted, UsageError: as `open_engine`.
+    """
+    opened = open_engine(choice, say)
+    if opened.name != "none":
+        return opened
+    opened.close()
+    return None
+
+
+def open_core() -> Engine:
+    """Engine `core`.
+
+    Raises:
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
+    """
+    require_root()
+    from agentscope.sources.ebpf import CoreEngine
+
+    return CoreEngine()
+
+
+def open_bcc() -> Engine:
+    """Engine `bcc`: compiles for some seconds.
+
+    Raises:
+        EngineUnavailable: this machine cannot run it. NotPermitted: we are not root.
+    """
+    require_root()
+    from agentscope.sources.bcc import BccEngine
+
+    return BccEngine()
+
+
+def require_root() -> None:
+    """Refuse whoever may load no probe.
+
+    Raises:
+        NotPermitted: we are not root.
+    """
     if os.geteuid() != 0:
         raise NotPermitted(
             "watching other processes needs root", "the probes are loaded into the kernel", f"sudo {' '.join(sys.argv)}"
         )
-    from agentscope.sources.ebpf import CoreEngine
 
-    settle_memory()
-    return CoreEngine()
+
+def open_netlink() -> Engine:
+    """Engine `netlink`.
+
+    Raises:
+        EngineUnavailable, NotPermitted: the kernel does not tell us.
+    """
+    from agentscope.sources.netlink import NetlinkEngine
+
+    return NetlinkEngine()
+
+
+def open_own() -> Engine:
+    """Engine `none`: there is always that."""
+    from agentscope.sources.own import OwnEngine
+
+    return OwnEngine()
+
+
+ENGINES: Mapping[str, Callable[[], Engine]] = {"core": open_core, "bcc": open_bcc, "netlink": open_netlink, "none": open_own}
+BEST_FIRST = ("core", "bcc", "netlink", "none")
 
 
 def settle_memory() -> None:
@@ -94,7 +172,8 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
     """
     telling = Telling(os.environ)
     chosen = (*typed_sinks(to or ("-",)), *wanted.sinks)
-    engine = open_engine(engine_choice)
+    said: list[str] = []
+    engine = open_engine(engine_choice, said.append)
     kernel_log = open_kernel_log()
     try:
         around = Around(Recorder(boot_id(), boot_wall_ns(), run=os.urandom(4).hex()), terms.state, complain)
@@ -106,6 +185,7 @@ async def stream_events(wanted: Config, engine_choice: str, terms: Terms, for_s:
             if closed is not None:
                 closed.add_done_callback(lambda _: stop.set())
             live.start()
+            sys.stderr.writelines(said)
             async with told_to_systemd(telling):
                 await live.run_until(stop, for_s)
             for name in await tee.flush(FLUSH_S):

@@ -31,7 +31,7 @@ CLEAR_LOOKS = 2
 MEMBERS_LOOKED_AT = 64  # processes of one agent
 
 
-@dataclass
+@dataclass(slots=True)
 class Watched:
     """What the vigil keeps of one agent beside its waits."""
 

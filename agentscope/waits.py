@@ -51,7 +51,7 @@ class Known:
         }
 
 
-@dataclass
+@dataclass(slots=True)
 class AgentWaits:
     """What is known of one agent: when it will be looked at, and what the last look said."""
 
@@ -70,6 +70,7 @@ class AgentWaits:
     suspect: str | None = None
     hung: str | None = None
     cpu_share: float = 0.0
+    threads: int = 0
 
     @property
     def rests(self) -> bool:
@@ -147,6 +148,7 @@ class Waits:
             gone = waits.known.keys() - {sample.pid for sample in samples}
             for pid in gone:
                 del waits.known[pid]
+            waits.threads = sum(len(known.threads) for known in waits.known.values())
             waits.cpu_share = sum(still.cpu_share for known in waits.known.values() for still in known.threads.values())
             waits.changed_ns = now_ns
             self.schedule(waits)

@@ -9,7 +9,7 @@ from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 PROBES = "agentscope/sources/probes"
 MACHINES = ("x86_64", "aarch64")
-OBJECTS = tuple(f"{PROBES}/{machine}/{name}.bpf.o" for machine in MACHINES for name in ("core", "examine"))
+OBJECTS = (f"{PROBES}/bcc.c", *(f"{PROBES}/{machine}/{name}.bpf.o" for machine in MACHINES for name in ("core", "examine")))
 
 
 class ProbesHook(BuildHookInterface[Any]):  # type: ignore[misc, unused-ignore] # hatchling need not be installed to check types

@@ -98,7 +98,8 @@ class TestOom:
         """Where nobody could see the kernel's choice, OOM is "not checked" and never guessed."""
         diagnosis = diagnose(died(9), limits(), missing=("oom-victim", "kernel-log", "actor"))
         assert {"oom/cgroup", "oom/global", "oom/userspace-killer"} <= {each.cause for each in diagnosis.not_checked}
-        assert [(found.cause, found.confidence) for found in diagnosis.findings] == [("killed/sigkill", "possible")]
+        assert not diagnosis.findings
+        assert "killed/sigkill" in {each.cause for each in diagnosis.not_checked}
 
     @pytest.mark.parametrize(
         ("path", "version", "command"),

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agentscope.causes import Cause, causes
 from agentscope.classifier import LINE_CHARACTERS, applies, ask, classify, one_line
-from agentscope.evidence import Missing, Scene, collect_all, kinds
+from agentscope.evidence import Collected, Missing, Scene, collect_all, kinds
 from agentscope.evidence.actor import OUTSIDE
 from agentscope.evidence.cpu_time import CpuTime
 from agentscope.evidence.fault import CORE_SIGNALS
@@ -199,15 +199,26 @@ def ends(draw):
     )
 
 
+def memory_is_unknown(collected: dict[str, Collected]) -> bool:
+    """Whether it was ended by SIGKILL and nobody could look whether the OOM killer chose it."""
+    return collected["wait-status"].signal == 9 and isinstance(collected["oom-victim"], Missing)
+
+
 @settings(max_examples=600, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(ends())
 def test_one_verdict_for_every_failing_end(collected):
-    """Whatever evidence is there, absent or missing: one finding, and every cause of an end has answered."""
+    """Whatever evidence is there, absent or missing: one finding, and every cause of an end has answered.
+
+    Only a SIGKILL of which nobody knows whether the OOM killer sent it has none, and killed/sigkill says that it was not checked.
+    """
     diagnosis = classify(collected)
-    assert len(diagnosis.findings) == 1, [(finding.cause, finding.headline) for finding in diagnosis.findings]
     answered = [each.cause for each in (*diagnosis.findings, *diagnosis.ruled_out, *diagnosis.not_checked)]
     assert sorted(answered) == sorted(slug for slug, cause in causes().items() if applies(cause, collected))
     assert not any(slug.startswith("hang/") for slug in answered)
+    if memory_is_unknown(collected) and not diagnosis.findings:
+        assert "killed/sigkill" in {each.cause for each in diagnosis.not_checked}
+        return
+    assert len(diagnosis.findings) == 1, [(finding.cause, finding.headline) for finding in diagnosis.findings]
     finding = diagnosis.findings[0]
     assert all(collected[kind] is not None and not isinstance(collected[kind], Missing) for kind in finding.cites)
     assert finding.headline
@@ -218,7 +229,8 @@ def test_one_verdict_for_every_failing_end(collected):
 @given(ends())
 def test_never_the_wrong_class(collected):
     """No OOM kill without the kernel's choice, no crash by a signal that somebody sent, no exception by SIGKILL."""
-    cause = classify(collected).findings[0].cause
+    cause = next((finding.cause for finding in classify(collected).findings), "" if memory_is_unknown(collected) else None)
+    assert cause is not None
     victim, actor, status = collected["oom-victim"], collected["actor"], collected["wait-status"]
     has_victim = victim is not None and not isinstance(victim, Missing)
     if cause in {"oom/cgroup", "oom/global"}:

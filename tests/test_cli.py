@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -52,6 +53,17 @@ def test_a_pid_that_does_not_exist_without_root(home: Path) -> None:
     told.is_sentence(ExitStatus.NO_SUCH_PROCESS, GONE_PID)
 
 
+@pytest.mark.parametrize("target", [("--pid", "1"), ("--name", "x"), ("--config", "/x")])
+def test_a_fleet_and_a_target_of_this_host(target: tuple[str, ...]) -> None:
+    """A fleet is shown whole: a target beside it is refused and not ignored, also where the fleet comes from the environment."""
+    url = "nats://127.0.0.1:1"
+    for told in (
+        agentscope("watch", "--once", "--fleet", url, *target),
+        agentscope("watch", "--once", *target, env={"AGENTSCOPE_FLEET": url}),
+    ):
+        told.is_sentence(ExitStatus.USAGE, "shown whole", "unset AGENTSCOPE_FLEET")
+
+
 @pytest.mark.parametrize("pid", ["0", "-1", "abc", "1.5", "", "9" * 40, "4194304", "١٢"])
 def test_what_is_no_pid(pid: str) -> None:
     """A target that cannot be a process number is a usage error, whatever it looks like."""
@@ -79,11 +91,31 @@ def test_a_process_of_another_user_without_root(home: Path) -> None:
     told.is_sentence(ExitStatus.NOT_PERMITTED, "process 1", "sudo agentscope diagnose 1")
 
 
-@pytest.mark.parametrize("command", [("events",), ("events", "--pid", "1"), ("events", "--name", "x")])
-def test_watching_without_root(command: tuple[str, ...], home: Path) -> None:
-    """Watching others without root is exit status 4 and names sudo."""
+@pytest.mark.parametrize(
+    "command", [("events", "--engine", "core"), ("events", "--pid", "1"), ("events", "--engine", "none", "--pid", "1")]
+)
+def test_watching_others_without_root(command: tuple[str, ...], home: Path) -> None:
+    """Without root, the probes and the processes of others are exit status 4, and the sentence names sudo."""
     told = agentscope(*command, front=without_root(home), cwd=home)
-    told.is_sentence(ExitStatus.NOT_PERMITTED, "needs root", "sudo ")
+    assert told.status == ExitStatus.NOT_PERMITTED, told.said
+    assert "needs root" in told.said
+    assert "sudo " in told.said
+    assert not told.out
+
+
+@pytest.mark.parametrize("engine", ["auto", "none"])
+def test_watching_our_own_without_root(engine: str, home: Path) -> None:
+    """Without root our own processes are watched all the same, and the first line says what cannot be seen."""
+    front = without_root(home)
+    told = agentscope("events", "--engine", engine, "--name", "x", "--for", "0.1", front=front, cwd=home)
+    told.is_clean()
+    assert told.status == ExitStatus.HEALTHY, told.said
+    ready = json.loads(told.out.splitlines()[0])["data"]
+    if front:
+        assert ready["engine"] in {"netlink", "none"}
+        assert any("own processes" in lost for lost in ready["degraded"])
+        assert ("with less evidence; not core: " in told.said) == (engine == "auto")
+    assert any("who sends a signal" in lost for lost in ready["degraded"]) or ready["engine"] == "core"
 
 
 def test_the_table_needs_no_root(home: Path) -> None:
@@ -102,6 +134,16 @@ def test_doctor_without_root(home: Path) -> None:
     assert b"sudo agentscope doctor" in told.out
 
 
+def test_doctor_tells_every_capability(home: Path) -> None:
+    """`doctor --json` has a check for each engine and source; what does not work says why, and what to type."""
+    told = agentscope("doctor", "--json", front=without_root(home), cwd=home)
+    checks = {check["name"]: check for check in json.loads(told.out)["checks"]}
+    assert {"engine core", "engine netlink", "engine none", "engine auto", "kernel log", "sockets", "pidfd"} <= checks.keys()
+    assert checks["engine none"]["ok"] is True
+    assert "sends a signal" in checks["engine netlink"]["says"] or checks["engine netlink"]["ok"] is False
+    assert all(check["says"] and (check["ok"] is not False or check["try_this"]) for check in checks.values())
+
+
 # --- options --------------------------------------------------------------------------------------------------------------
 
 
@@ -110,7 +152,6 @@ def test_doctor_without_root(home: Path) -> None:
     [
         (("events", "--name", "("), "regular expression"),
         (("events", "--name", "[a-"), "regular expression"),
-        (("events", "--engine", "netlink"), "netlink"),
         (("explain", "no/such-cause"), "no/such-cause"),
         (("explain", "../../etc/passwd"), "there is no cause"),
         (("diagnose",), "either a process or --log"),
@@ -329,9 +370,13 @@ def run(request: pytest.FixtureRequest, home: Path) -> Callable[..., subprocess.
         pytest.skip("we are not root: the other half of this test is the same")
     front = without_root(home) if request.param == "without root" else []
 
-    def start(*command: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    def start(
+        *command: str, stdin: bytes = b"", stderr: int | BinaryIO = subprocess.PIPE
+    ) -> subprocess.CompletedProcess[bytes]:
         argv = [*front, *AGENTSCOPE, "run", "--state-dir", str(home / "state"), "--", *command]
-        return subprocess.run(argv, input=stdin, capture_output=True, check=False, timeout=LONGEST_S, cwd=home)
+        return subprocess.run(
+            argv, input=stdin, stdout=subprocess.PIPE, stderr=stderr, check=False, timeout=LONGEST_S, cwd=home
+        )
 
     return start
 
@@ -372,6 +417,19 @@ def test_run_says_nothing_of_a_clean_end(run: Run) -> None:
     assert (done.returncode, done.stdout) == (0, b"")
     assert done.stderr.count(b"\n") <= 1
     assert not done.stderr or b"less evidence" in done.stderr
+
+
+def test_run_takes_only_what_its_command_wrote_for_its_words(run: Run, tmp_path: Path) -> None:
+    """A log that its command shares with others, us among them, has no last words of a command that wrote none."""
+    log = tmp_path / "log"
+    log.write_text("KeyError: 'of another'\n")
+    with log.open("ab") as stderr:
+        done = run("sh", "-c", "sleep 0.2; exit 3", stderr=stderr)
+    assert done.returncode == 3
+    said = log.read_text().partition("KeyError")[2]
+    assert "exited with status 3" in said
+    assert "KeyError" not in said
+    assert said.count("less evidence") <= 1
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@ while True:
     while time.monotonic() < end: pass
     time.sleep(0.06)
 """
+SPINS = "import signal; signal.alarm(20)\nwhile True: pass"
 GONE = 1 << 22  # above pid_max
 
 
@@ -49,6 +50,19 @@ def test_who_works_and_who_does_not(worker, sleeper):
     assert shares[worker] > 0.05
     assert shares[sleeper] < 0.05
     assert set(shares) == {worker, sleeper}
+
+
+def test_who_works_where_there_are_too_few_processors(worker):
+    """One that may run only when nobody else wants its processor, and somebody does all the time, is not taken for one that rests."""
+    processor = {min(os.sched_getaffinity(0))}
+    os.sched_setaffinity(worker, processor)
+    os.sched_setscheduler(worker, os.SCHED_IDLE, os.sched_param(0))
+    with subprocess.Popen([sys.executable, "-c", SPINS]) as spinner:
+        os.sched_setaffinity(spinner.pid, processor)
+        time.sleep(0.3)
+        shares = [cpu_shares([worker])[worker] for _ in range(5)]
+        spinner.kill()
+    assert min(shares) > 0.05, shares
 
 
 def test_who_waits_at_a_connection(sleeper):

@@ -111,7 +111,7 @@ async def test_a_server_that_is_killed_in_a_burst_of_twenty_hosts(tmp_path, serv
             await asyncio.sleep(0.5)
             await asyncio.to_thread(server.start)
         await asyncio.sleep(0.005)
-    assert slowest < 0.5
+    assert slowest < 3  # whoever waited would wait for ever
     assert await until(lambda: all(all_sent(tee) for tee, _ in hosts), 60)
     messages = [json.loads(message) for message in await stored(server)]
     ids = Counter((message["source"], message["id"]) for message in messages)

@@ -70,7 +70,7 @@ def test_another_processor_is_refused_in_words():
         "except EngineUnavailable as error: print(error.why, '|', error.try_this)"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    assert out.startswith("they are built for aarch64 and x86_64, and this is riscv64 | agentscope doctor;")
+    assert out.startswith("they are built for aarch64 and x86_64, and this is riscv64 | --engine auto,")
 
 
 def test_the_place_of_tid_is_what_the_c_library_says():

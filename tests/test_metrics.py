@@ -149,7 +149,7 @@ async def test_who_asks_and_never_reads(tmp_path):
         started = time.perf_counter()
         tee.write(event)
         slowest = max(slowest, time.perf_counter() - started)
-    assert slowest < 0.25
+    assert slowest < 3  # whoever waited would wait for ever
     for each in silent:
         each.close()
     until = time.monotonic() + 20

@@ -1,8 +1,9 @@
 """Step 5: Evidence -> Finding. One file a cause: its explanation (the docstring, printed by `agentscope explain`) and `match`.
 
 `causes/<class>/<name>.py` is the cause `class/name`, hyphens for underscores. The parameters of `match` declare what it needs:
-`fault: FaultFacts` must be there, `words: LastWords | None` is used if it is; a dataclass stands for each of its fields. Where a needed kind could not be had, the
-diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled out". `match` returns a `Finding`, or
+`fault: FaultFacts` must be there, `words: LastWords | None` is used if it is; a dataclass stands for each of its fields. Where
+a needed kind could not be had, the diagnosis says "not checked"; where there was nothing of the kind, it says so under "ruled
+out". `victim: Known[OomKill]` stands between the two: there may be none, but that must be known. `match` returns a `Finding`, or
 `No` with the reason. Being in the folder is being registered; a cause never asks another.
 """
 
@@ -17,6 +18,10 @@ from functools import cache
 from agentscope.evidence import Evidence, kinds
 from agentscope.model import Finding
 
+LOOKED_FOR = "looked for"
+Some = typing.TypeVar("Some", bound=Evidence)
+Known = typing.Annotated[Some | None, LOOKED_FOR]
+
 
 @dataclass(frozen=True)
 class No:
@@ -30,12 +35,27 @@ Match = Callable[..., Finding | No]
 
 @dataclass(frozen=True)
 class Cause:
-    """One file of this folder. `needs` maps each piece of evidence by name to (its kind, whether it must be there)."""
+    """One file of this folder. `needs` maps each piece of evidence by name to (its kind, whether it must be there).
+
+    `looked_for` are the kinds of which there may be nothing, but not for want of looking.
+    """
 
     slug: str
     explanation: str
     match: Match
     needs: Mapping[str, tuple[str, bool]]
+    looked_for: frozenset[str] = frozenset()
+
+
+def looked_for_by(match: Match) -> frozenset[str]:
+    """The kinds of evidence of which a cause must know that there is nothing."""
+    needs, known = needs_of(match), set[str]()
+    for parameter, hint in typing.get_type_hints(match, include_extras=True).items():
+        if isinstance(hint, type) and is_dataclass(hint):
+            known |= looked_for_by(typing.cast("Match", hint))
+        elif LOOKED_FOR in getattr(hint, "__metadata__", ()):
+            known.add(needs[parameter][0])
+    return frozenset(known)
 
 
 def needs_of(match: Match) -> dict[str, tuple[str, bool]]:
@@ -105,5 +125,7 @@ def _of_class(name: str) -> dict[str, Cause]:
     for module in pkgutil.iter_modules(package.__path__, f"{package.__name__}."):
         loaded = importlib.import_module(module.name)
         slug = "/".join(module.name.split(".")[-2:]).replace("_", "-")
-        found[slug] = Cause(slug, (loaded.__doc__ or "").strip(), _by_name(loaded.match), needs_of(loaded.match))
+        match = loaded.match
+        explanation = (loaded.__doc__ or "").strip()
+        found[slug] = Cause(slug, explanation, _by_name(match), needs_of(match), looked_for_by(match))
     return found

@@ -17,12 +17,12 @@ from agentscope.commandlines import program_of
 from agentscope.config import Config
 from agentscope.drills import Drill
 from agentscope.drills._sandbox import MINUTE_S, Sandbox, sandbox
-from agentscope.errors import AgentscopeError, ExitStatus
+from agentscope.errors import ExitStatus
 from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AgentSeen, AnyEvent, IncidentOpened, KernelLine
 from agentscope.pipeline import Pipeline, boot_wall_ns, hang_of, now_ns
-from agentscope.session import open_engine, open_kernel_log, settle_memory
+from agentscope.session import open_for_child, open_kernel_log
 from agentscope.sources.child import ChildSource
 from agentscope.state import state_dir
 
@@ -152,7 +152,7 @@ async def seen_by_others(box: Sandbox, stopping: Stopping, others: tuple[int, ..
         if not last:
             await stopping.until(lambda: False, SEEN_S)
             box.let_go()
-        ended = await stopping.until(lambda process=process: process.poll() is not None, MINUTE_S + SEEN_S)  # type: ignore[misc]
+        ended = await stopping.until(lambda process=process: process.poll() is not None, MINUTE_S + SEEN_S)  # type: ignore[misc] # mypy knows no default of a lambda
         tell(ending(box.stop(), ended=ended))
     tell("Its verdict is on the other screen, and in: agentscope incidents --since 5m")
     return ExitStatus.HEALTHY
@@ -181,12 +181,7 @@ def ending(status: int | None, *, ended: bool = True) -> str:
 
 def judged(box: Sandbox, stopping: Stopping, state: str | None) -> int:
     """Watch it ourselves, and print the report of what is found."""
-    engine: Engine | None = None
-    try:
-        engine = open_engine("auto")
-    except AgentscopeError as error:
-        tell(f"Watching with less evidence: {error}\n")
-        settle_memory()
+    engine = open_for_child("auto", tell)
     with tempfile.TemporaryDirectory(prefix="agentscope-drill-", ignore_cleanup_errors=True) as kept:
         place = state_dir(state) if state else Path(kept)
         try:

@@ -26,7 +26,7 @@ def main() -> None:
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()
-    from drill_planner import plan  # type: ignore[import-not-found]
+    from drill_planner import plan  # type: ignore[import-not-found] # of the sandbox
 
     plan("be useful")
     time.sleep(float(sys.argv[1]))

@@ -18,6 +18,7 @@ from functools import cache
 import msgspec
 
 from agentscope.baseline import Baseline
+from agentscope.distributions.enclosing import Enclosure
 from agentscope.examination import Examination
 from agentscope.model import (
     Agent,
@@ -66,6 +67,8 @@ class LastSeen(Value, frozen=True):
     """What user space knew of a process while it lived, because /proc is gone when it hears of the death.
 
     `environment` is where it keeps its sessions: of one that keeps none that we know, nothing of its environment is kept.
+    `oom_kills` is how many processes the kernel had killed for memory since boot.
+    `pids_inside` are its numbers in the pid namespaces below ours, the innermost last; `namespaces` are those of its own.
     """
 
     at_ns: int
@@ -77,6 +80,9 @@ class LastSeen(Value, frozen=True):
     host_total_bytes: int | None = None
     maps: tuple[str, ...] = ()
     environment: dict[str, str] = {}
+    oom_kills: int | None = None
+    pids_inside: tuple[int, ...] = ()
+    namespaces: tuple[str, ...] = ()
 
 
 class Words(Value, frozen=True):
@@ -87,12 +93,48 @@ class Words(Value, frozen=True):
     written_ns: int | None = None
 
 
+class Sent(Value, frozen=True):
+    """A signal that a record of somebody other than the kernel tells of: by `program`, in its words, at a time (CLOCK_BOOTTIME).
+
+    `itself`: the process raised it (a stack in its core dump that leads through abort).
+    """
+
+    signal: int
+    program: str
+    says: str
+    at_ns: int
+    source: str
+    itself: bool = False
+
+
+class Aftermath(Value, frozen=True):
+    """What was left of an end that nobody watched: which sources were read, which could not be, and how sure the pieces belong together.
+
+    `told_by` are the sources that tell of the end itself. `kernel_log` and `journal` say whether that log could be read and reaches
+    back to the end: only then does its silence mean anything. `counted_oom` names who counted an OOM kill of some process near it. `pid_inside` is its number in its own pid namespace, where that is another;
+    `cpu_limited` tells whether its CPU time was limited (None: not known), which the kernel enforces by SIGKILL and writes down nowhere.
+    """
+
+    read: tuple[str, ...]
+    unread: tuple[MissingEvidence, ...]
+    told_by: tuple[str, ...]
+    kernel_log: bool
+    journal: bool
+    sent: Sent | None = None
+    counted_oom: str | None = None
+    pid_inside: int | None = None
+    joined_by: str = "its process number"
+    cpu_limited: bool | None = None
+
+
 class Scene(Value, frozen=True):
     """Everything that is known about one end when its evidence is collected: a value, so that collecting is a function.
 
     `family` are the pids of the agent's tree, root first; `manager` names the service manager or runtime that owns the agent.
     `baseline` is of its last healthy run, or of this run's beginning (None: `baseline_missing` says why); `installed` is what stands
     in the same places now. `root` leads into the container that it died in ("/proc/PID/root" of one that lives there; None: ours).
+    `oom_kills` is how many processes the kernel killed for memory on this machine since it was last looked at (None: not counted).
+    `past` is set where nobody watched it and its end is put together afterwards.
     """
 
     agent: Agent
@@ -114,6 +156,9 @@ class Scene(Value, frozen=True):
     installed: Baseline | None = None
     baseline_missing: str = ""
     root: str | None = None
+    oom_kills: int | None = None
+    past: Aftermath | None = None
+    enclosure: Enclosure | None = None
 
 
 class HangScene(Value, frozen=True):
@@ -134,6 +179,7 @@ class HangScene(Value, frozen=True):
     root: str | None = None
     last_seen: LastSeen | None = None
     family: tuple[int, ...] = ()
+    enclosure: Enclosure | None = None
 
     def missing(self, kind: str) -> "Missing | None":
         """Why this part of the examination could not be had, where it is known."""

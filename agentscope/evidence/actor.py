@@ -6,7 +6,7 @@ is code 0 without `group`; a parent-death signal comes from a parent that is exi
 
 from typing import Literal
 
-from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.evidence import Aftermath, Evidence, Missing, Scene
 from agentscope.model import Actor, SignalSent, Value
 from agentscope.symbols.signals import signal_name
 
@@ -28,6 +28,7 @@ OOM_DAEMONS = frozenset({"earlyoom", "nohang", "oomd", "systemd-oomd", "bustd", 
 Relation = Literal[
     "self", "kernel", "terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger", "unattributed"
 ]
+SEEN_BY = frozenset({"core", "bcc"})  # the engines that see who sends signals
 OUTSIDE: frozenset[Relation] = frozenset({"terminal", "ancestor", "family", "dying-parent", "namespace-init", "stranger"})
 
 
@@ -163,14 +164,40 @@ def earlier_than(signal: SignalSent | None, scene: Scene) -> tuple[EarlierSignal
     )
 
 
+def from_records(scene: Scene, past: Aftermath) -> SignalActor | Missing | None:
+    """The sender that a log names, where nobody watched; what no log names stays unknown."""
+    end, sent = scene.exit, past.sent
+    if sent is None:
+        return (
+            None
+            if end.signal is None
+            else Missing(kind="actor", because="nobody watched who sent it, and no log names a sender")
+        )
+    kind: Literal["self", "process"] = "self" if sent.itself else "process"
+    return SignalActor(
+        source=sent.source,
+        actor=Actor(kind=kind, says=sent.says, comm=sent.program, exe=None if sent.itself else sent.program),
+        signal=sent.signal,
+        signal_name=signal_name(sent.signal),
+        si_code=None,
+        relation="self" if sent.itself else "stranger",
+        manager=manager_of(sent.program),
+        oom_daemon=sent.program if sent.program in OOM_DAEMONS else None,
+        answered=end.signal is None,
+        before_end_ns=max(0, end.at_ns - sent.at_ns),
+    )
+
+
 def collect(scene: Scene) -> SignalActor | Missing | None:
-    """From signal:signal_generate, joined with the end."""
+    """From signal:signal_generate, joined with the end; of the past, from whoever wrote down that it sent a signal."""
     end = scene.exit
+    if scene.past is not None:
+        return from_records(scene, scene.past)
     signal = decisive(scene)
     if signal is None:
-        if end.signal is None:
+        if end.signal is None and (not end.status or scene.engine in SEEN_BY):
             return None
-        if scene.engine not in {"core", "bcc"}:
+        if scene.engine not in SEEN_BY or end.signal is None:
             return Missing(kind="actor", because="who sends signals is seen by BPF only, which is not attached here")
         return SignalActor(
             source="tracepoint signal:signal_generate",

@@ -5,6 +5,7 @@ from agentscope.readers.kernel_fault import FaultLine, read_fault_lines
 from agentscope.readers.kernel_oom import OomReport, read_oom_reports
 
 ABSENT = "the kernel log says nothing about this process"
+KERNEL_LOG = "kernel log"  # what a reconstruction calls this source
 CLOCK_SLACK_NS = 5_000_000_000
 
 
@@ -23,12 +24,16 @@ class KernelLog(Evidence, frozen=True, tag="kernel-log"):
 def collect(scene: Scene) -> KernelLog | Missing | None:
     """From /dev/kmsg, followed by sequence number; joined by pid, not by time (its clock differs a little)."""
     if scene.kernel_lines is None:
-        return Missing(kind="kernel-log", because="/dev/kmsg could not be read (it needs root, and is empty in a container)")
+        past = next((each for each in scene.past.unread if each.kind == KERNEL_LOG), None) if scene.past is not None else None
+        because = (
+            past.because if past is not None else "/dev/kmsg could not be read (it needs root, and is empty in a container)"
+        )
+        return Missing(kind="kernel-log", because=because)
     # lines of an earlier process with this number do not count; the slack is for the log's own clock
     since_ns = scene.process.start_ns - CLOCK_SLACK_NS
     texts = [line.text for line in scene.kernel_lines if line.at_ns >= since_ns]
     pid = scene.process.pid
-    threads = {fault.tid for fault in scene.faults} | {pid}
+    threads = {fault.tid for fault in scene.faults} | {pid, scene.exit.fatal_tid or pid}
     kills = (f"pid={pid},", f"rocess {pid} (")
     traps = tuple(f"[{tid}]{after}" for tid in threads for after in (": ", " "))
     # nearly always the log does not name it, and that must cost nothing: reading its reports takes milliseconds

@@ -1,6 +1,7 @@
 """The kernel's OOM killer named this process: the only proof of a kernel out-of-memory kill."""
 
 from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.evidence.actor import SEEN_BY
 from agentscope.evidence.kernel_log import KernelLog
 from agentscope.evidence.kernel_log import collect as read_kernel_log
 
@@ -71,10 +72,10 @@ def collect(scene: Scene) -> OomKill | Missing | None:
         log = read_kernel_log(scene)
         if isinstance(log, KernelLog):
             return from_log(log, scene)
-        if isinstance(log, Missing) and scene.engine not in {"core", "bcc"}:
-            return Missing(
-                kind="oom-victim", because=f"whom the OOM killer chooses is seen by BPF or in the log, and {log.because}"
-            )
+        if isinstance(log, Missing) and scene.engine not in SEEN_BY and scene.oom_kills != 0:
+            others = f"{scene.oom_kills} were chosen on this machine meanwhile" if scene.oom_kills else "they were not counted"
+            because = f"whom the OOM killer chooses is seen by BPF or in the log, {others}, and {log.because}"
+            return Missing(kind="oom-victim", because=because)
         return None
     return OomKill(
         source="tracepoint oom:mark_victim",

@@ -23,7 +23,7 @@ SocketState = Literal[
 class Holder(Value, frozen=True):
     """A process that has an object open: `descriptor` is its number there; `state` the letter of /proc/PID/stat.
 
-    `cpu_share` is of one CPU, all its threads, over the moment that it was watched; None where it was not. `waits` tells of the
+    `cpu_share` is of one CPU, had or waited for, all its threads, over the moment that it was watched; None where it was not. `waits` tells of the
     client of a connection whether a thread of it is blocked in waiting for bytes there; None where that is not known.
     """
 

@@ -1,6 +1,6 @@
 """What is around the agent's tree: whoever holds a file lock, has a pipe open or is a client, and children that have ended.
 
-Holders are no part of the tree, so nobody samples them. Two readings of the scheduler's own clock a tenth of a second apart
+Holders are no part of the tree, so nobody samples them. Two readings of the scheduler's own clocks a tenth of a second apart
 tell whether one works, and its blocked calls whether it waits at just that connection.
 """
 
@@ -84,24 +84,36 @@ def _holders(seen: Examination) -> Iterator[Holder]:
 
 
 def cpu_shares(pids: Collection[int], between_s: float = _BETWEEN_S) -> dict[int, float]:
-    """How much of one CPU each of these processes uses, all its threads together; one that has gone is left out."""
-    before = {pid: _on_cpu_ns(pid) for pid in pids}
+    """How much of one CPU each of these processes uses or waits for, all its threads together; one that has gone is left out.
+
+    Who waits for a CPU counts as one that has it, so that a machine with too few of them does not make a busy holder look idle.
+    """
+    before = {pid: _wanted_ns(pid) for pid in pids}
     began = time.monotonic()
     time.sleep(between_s)
-    after = {pid: _on_cpu_ns(pid) for pid in pids}
+    after = {pid: _wanted_ns(pid) for pid in pids}
     elapsed_ns = (time.monotonic() - began) * 1e9
+    # the wait of a thread is added when it ends: one that still waits has run or waited all the time, as far as anybody can tell
     return {
-        pid: round(max(0, spent - earlier) / elapsed_ns, 3)
+        pid: 1.0 if _is_runnable(pid) else round(max(0, spent - earlier) / elapsed_ns, 3)
         for pid in pids
         if (earlier := before[pid]) is not None and (spent := after[pid]) is not None
     }
 
 
-def _on_cpu_ns(pid: int) -> int | None:
-    """Time on the CPU of the first threads of a process: first field of schedstat (Documentation/scheduler/sched-stats.rst)."""
+def _wanted_ns(pid: int) -> int | None:
+    """Time that the first threads of a process had a CPU or waited for one.
+
+    The first two fields of /proc/PID/task/TID/schedstat (Documentation/scheduler/sched-stats.rst).
+    """
     found = [read_proc(f"/proc/{pid}/task/{tid}/schedstat") for tid in tids_of(pid, _THREADS)]
-    spent = [int(fields[0]) for text in found if text and (fields := text.split()) and fields[0].isdigit()]
+    spent = [sum(map(int, fields[:2])) for text in found if text and (fields := text.split()) and fields[0].isdigit()]
     return sum(spent) if spent else None
+
+
+def _is_runnable(pid: int) -> bool:
+    """Whether one of its first threads has a CPU or waits for one, at this moment."""
+    return any((stat := read_stat(pid, tid)) is not None and stat.state == "R" for tid in tids_of(pid, _THREADS))
 
 
 def waits_at(holder: Holder) -> bool | None:

@@ -24,9 +24,8 @@ class Joined:
 
     def __init__(self, boot_wall_ns: int) -> None:
         self.boot_wall_ns = boot_wall_ns
-        self.shifts: dict[
-            str, int
-        ] = {}  # source -> what its times are moved by; the same for all, or nothing would be found again
+        # source -> what its times are moved by; the same for all, or nothing would be found again
+        self.shifts: dict[str, int] = {}
         self.sources: dict[str, str] = {}  # host -> the source (with the boot) that it had last
         self.agents: dict[str, dict[tuple[int, int], Agent]] = {}  # source -> its agents that live, as we tell them
 

@@ -8,11 +8,11 @@ import datetime as dt
 from collections import OrderedDict
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from agentscope.errors import BadInput, EngineUnavailable, UsageError
 from agentscope.examination.proc import plain
 from agentscope.record import Envelope, decode, redact
+from agentscope.sinks import server_of
 from agentscope.sinks.nats import ANSWER_S, INSTALL, STREAM, SUBJECT, Options, checked, connect, is_installed
 
 if TYPE_CHECKING:
@@ -32,11 +32,6 @@ def check_fleet(url: str) -> None:
     checked(f"--fleet {url}", url, Options())
     if not is_installed():
         raise UsageError("a fleet needs nats-py", "it is not installed", INSTALL)
-
-
-def called(url: str) -> str:
-    """The server without the password in its address."""
-    return plain(urlsplit(url).netloc.rpartition("@")[2], 100)
 
 
 class Fleet:
@@ -70,7 +65,7 @@ class Fleet:
             except (Error, OSError, TimeoutError) as error:
                 if once or not begun:
                     why = redact(plain(str(error) or type(error).__name__, 200)).removeprefix("nats: ")
-                    raise EngineUnavailable(f"cannot read the fleet at {called(self.url)}", why, self.hint(error)) from None
+                    raise EngineUnavailable(f"cannot read the fleet at {server_of(self.url)}", why, self.hint(error)) from None
                 await asyncio.sleep(PAUSE_S)
             else:
                 return
@@ -80,9 +75,7 @@ class Fleet:
         from nats.js.errors import NotFoundError
 
         if isinstance(error, NotFoundError):
-            return (
-                f"agentscope events --to {self.url.partition('://')[0]}://{called(self.url)} on a host: that makes the stream"
-            )
+            return f"agentscope events --to {self.url.partition('://')[0]}://{server_of(self.url)} on a host: that makes the stream"
         return "nats-server --jetstream there, and a way through the firewall"
 
     async def read(self, stream: "JetStreamContext", *, once: bool) -> AsyncIterator[Envelope]:

@@ -9,9 +9,10 @@ from collections.abc import AsyncIterator
 from agentscope import __version__
 from agentscope.errors import ExitStatus
 from agentscope.fleet.joining import Joined, host_of
-from agentscope.fleet.reading import Fleet, called, check_fleet
+from agentscope.fleet.reading import Fleet, check_fleet
 from agentscope.model import AnyEvent, IncidentOpened, Ready
 from agentscope.pipeline import boot_id, boot_wall_ns, now_ns
+from agentscope.sinks import server_of
 from agentscope.views.board import Board, wall_ns_of
 from agentscope.views.changes import Changes, render_changes
 
@@ -89,7 +90,7 @@ def fleet_screen(url: str) -> int:
 
     asyncio.run(
         show_fleet(
-            looking.events(), title=f"fleet at {called(url)}", changes=looking.changes_text, stamp=lambda: looking.incidents
+            looking.events(), title=f"fleet at {server_of(url)}", changes=looking.changes_text, stamp=lambda: looking.incidents
         )
     )
     return ExitStatus.HEALTHY

@@ -2,7 +2,7 @@
 
 import atexit
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -111,12 +111,18 @@ class Ledger:
                     yield line
 
     def incident_of(self, pid: int) -> IncidentOpened | None:
-        """The last incident of this pid, as agent or as the process that ended."""
+        """The last incident of this pid, as agent or as the process that ended; else of one that had it inside its own pid namespace."""
+        return self._last(lambda event: pid in {event.process.pid, event.agent.pid}) or self._last(
+            lambda event: any(each.kind == "enclosure" and each.data.get("pid_inside") == pid for each in event.evidence)
+        )
+
+    def _last(self, fits: Callable[[IncidentOpened], bool]) -> IncidentOpened | None:
+        """The last incident that fits."""
         for name in reversed(self.files()):
             found = None
             for envelope in self.read_file(name):
                 event = envelope.data
-                if isinstance(event, IncidentOpened) and pid in {event.process.pid, event.agent.pid}:
+                if isinstance(event, IncidentOpened) and fits(event):
                     found = event
             if found is not None:
                 return found

@@ -147,7 +147,7 @@ class _Pending:
                 fields.pop("chosen_comm", None)
             if fields.get("uid") is None and isinstance(named, dict) and named.get("pid") == fields.get("pid"):
                 fields["uid"] = named.get("uid")
-            yield OomReport(**fields, tasks=tuple(self.tasks), first=self.first, last=self.last)  # type: ignore[arg-type]
+            yield OomReport(**fields, tasks=tuple(self.tasks), first=self.first, last=self.last)  # type: ignore[arg-type] # fields as they were found
 
 
 def read_oom_reports(lines: Iterable[str]) -> tuple[OomReport, ...]:

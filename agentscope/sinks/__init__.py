@@ -19,10 +19,12 @@ from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 
 from agentscope.errors import BadInput, UsageError
+from agentscope.examination.proc import plain
 from agentscope.model import KernelLine, Value
 from agentscope.record import EVENT_TYPES, Line, Recorder
 
@@ -163,6 +165,11 @@ def typed_sinks(urls: Sequence[str]) -> tuple[Chosen, ...]:
         same = sum(1 for each in found if each.scheme == scheme)
         found.append(chosen_of(f"--to {url}", f"{name}-{same + 1}" if same else name, {"to": url}))
     return tuple(found)
+
+
+def server_of(url: str) -> str:
+    """What may be said of an address: the rest of it may be a secret."""
+    return plain(urlsplit(url).netloc.rpartition("@")[2], 100)
 
 
 def cannot_open(where: str, path: str, error: OSError) -> UsageError:

@@ -42,7 +42,7 @@ class Figures:
     """Turns events into figures. A label that had a hundred values has only `other` from then on."""
 
     def __init__(self) -> None:
-        self.values: dict[tuple[str, str], set[str]] = {}
+        self.values: dict[str, set[str]] = {}
         self.agents: set[tuple[int, int]] = set()
 
     def of(self, event: AnyEvent) -> Iterator[Figure]:
@@ -68,7 +68,7 @@ class Figures:
 
     def bounded(self, label: str, value: str) -> str:
         """The value, or `other` where there are too many."""
-        known = self.values.setdefault((label, ""), set())
+        known = self.values.setdefault(label, set())
         if value in known:
             return value
         if len(known) >= VALUES_AT_MOST:

@@ -50,11 +50,12 @@ class Tee:
 
     def tell_losses(self, *, now: bool = False) -> None:
         """Tell everybody of lines that a sink has lost: at once, and then every ten seconds while it goes on."""
+        if len(self.branches) == 1:  # its own reader is told in the place of what it has not got, and there is nobody else
+            return
         clock_s = time.monotonic()
         for branch in self.branches:
             lost = branch.sink.lost_count - branch.told
-            # its own reader is told in the place of what it has not got; with one sink there is nobody else
-            if lost and len(self.branches) > 1 and (now or clock_s - branch.told_at >= TELL_EVERY_S):
+            if lost and (now or clock_s - branch.told_at >= TELL_EVERY_S):
                 branch.told, branch.told_at = branch.sink.lost_count, clock_s
                 why = f": {branch.sink.why}" if branch.sink.why else ""
                 says = f"the sink {branch.chosen.name} has not got them{why}"

@@ -26,9 +26,9 @@ from agentscope.model import AnyEvent, IncidentOpened
 from agentscope.record import Line, RawEnvelope
 from agentscope.sinks._figures import SAYS, VERDICT_BUCKETS_S, Figures
 from agentscope.sinks._words import CRITICAL, DEBUG, ERROR, INFO, NOTICE, WARNING, facts_of, said_of, shown
+from agentscope.sinks.webhook import ASK_AGAIN
 
 TIMEOUT_S = 5.0
-ASK_AGAIN = frozenset({408, 425, 429})
 UNITS = {
     "deaths": "{death}",
     "hangs": "{hang}",

@@ -18,7 +18,7 @@ import msgspec
 from agentscope.errors import BadInput, UsageError
 from agentscope.examination.proc import plain
 from agentscope.record import Line, RawEnvelope, redact
-from agentscope.sinks import PREFIX, Around, Chosen, cannot_open
+from agentscope.sinks import PREFIX, Around, Chosen, cannot_open, server_of
 from agentscope.sinks import Options as NoOptions
 from agentscope.sinks._outlet import FIRST_PAUSE_S, Outlet
 from agentscope.sinks._spool import Spool
@@ -170,7 +170,7 @@ class ToFleet(Outlet):
     """An outlet into the spool, and the sender behind it."""
 
     def __init__(self, chosen: Chosen, around: Around, spool: Spool) -> None:
-        called = f"the fleet at {plain(urlsplit(chosen.to).netloc.rpartition('@')[2], 100)}"
+        called = f"the fleet at {server_of(chosen.to)}"
         self.spool = spool
         self.sender = Sender(chosen, spool, self)
         super().__init__(chosen, around, Spooling(spool, self.sender), called)

@@ -16,11 +16,10 @@ from urllib.parse import urlsplit
 from agentscope.durations import seconds_of
 from agentscope.errors import BadInput, UsageError
 from agentscope.record import Line
-from agentscope.sinks import Around, Chosen
+from agentscope.sinks import Around, Chosen, server_of
 from agentscope.sinks._outlet import NotTaken, Outlet
 from agentscope.sinks.webhook import Options as WithHeaders
 from agentscope.sinks.webhook import checked as checked_address
-from agentscope.sinks.webhook import host_of
 
 if TYPE_CHECKING:
     from agentscope.sinks._telemetry import Telemetry
@@ -75,7 +74,7 @@ class ToCollector(Outlet):
     def __init__(self, chosen: Chosen, around: Around) -> None:
         url = chosen.to.partition(":")[2].rstrip("/")
         self.collector = Collector(url, chosen.options, around)
-        super().__init__(chosen, around, self.collector, f"the collector at {host_of(url)}")
+        super().__init__(chosen, around, self.collector, f"the collector at {server_of(url)}")
 
     async def flush(self, timeout_s: float) -> bool:
         """Wait until every event is sent, and the figures of them, or the time is over."""

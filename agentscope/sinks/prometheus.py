@@ -115,10 +115,10 @@ class Metrics:
 
     def begin_at_zero(self) -> None:
         """Let every cause be there from the start: what first appears with 1 has not increased, for Prometheus."""
-        for cause in (*causes(), "undetermined"):
-            for scope in ("agent", "tool"):
+        for scope in ("agent", "tool"):
+            for cause in (*causes(), "undetermined"):
                 self.counters["hangs" if cause.startswith("hang/") else "deaths"].labels(cause, "", scope)
-                self.counters["hangs"].labels("undetermined", "", scope)
+            self.counters["hangs"].labels("undetermined", "", scope)
         for kind in ("death", "hang"):
             self.verdict.labels(kind)
 

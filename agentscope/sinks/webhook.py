@@ -15,7 +15,7 @@ from agentscope import __version__
 from agentscope.errors import BadInput
 from agentscope.examination.proc import plain
 from agentscope.record import Line, redact
-from agentscope.sinks import Around, Chosen
+from agentscope.sinks import Around, Chosen, server_of
 from agentscope.sinks import Options as NoOptions
 from agentscope.sinks._outlet import NotTaken, Outlet
 
@@ -27,7 +27,7 @@ EXAMPLE = "https://hooks.example.org/agents"
 USUAL = ("incident", "remedy", "lost")
 TIMEOUT_S = 5.0
 TRIES = 10
-ASK_AGAIN = frozenset({408, 425, 429})
+ASK_AGAIN = frozenset({408, 425, 429})  # RFC 9110 and its kin; 5xx beside them
 WORDS_BYTES = 200
 READ_BYTES = 64 << 10  # of an answer: as much as keeps the connection; nobody needs it
 HEADERS_AT_MOST = 20
@@ -60,14 +60,9 @@ def checked(wrong: str, to: str, options: Options) -> None:
             )
 
 
-def host_of(url: str) -> str:
-    """What may be said of an address: the rest of it is a secret."""
-    return plain(urlsplit(url).netloc.rpartition("@")[2], 100)
-
-
 def opened(chosen: Chosen, around: Around) -> Outlet:
     """The webhook; it is asked for the first time with the first event."""
-    return Outlet(chosen, around, Webhook(chosen.to, chosen.options.headers), f"the webhook at {host_of(chosen.to)}")
+    return Outlet(chosen, around, Webhook(chosen.to, chosen.options.headers), f"the webhook at {server_of(chosen.to)}")
 
 
 class Webhook:

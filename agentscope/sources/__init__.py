@@ -1,10 +1,12 @@
 """Step 1: anything that yields events. One file a source; all of them keep this contract."""
 
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from agentscope.errors import NotPermitted
 from agentscope.examination import SyscallProfile
-from agentscope.model import AnyEvent, EngineName, MissingEvidence, ProcessSample
+from agentscope.model import AnyEvent, EngineName, MissingEvidence, ProcessExec, ProcessSample
 
 
 class Source(Protocol):
@@ -34,6 +36,11 @@ class Engine(Source, Protocol):
 
     name: EngineName
     degraded: tuple[str, ...]
+    words_unheard: str  # why what a process writes to no file cannot be had; empty where it can
+
+    def may_watch(self, uid: int) -> bool:
+        """Whether this engine sees what happens to processes of this user."""
+        ...
 
     def watch(self, pid: int) -> None:
         """Report this process and its future descendants; a pid that is already gone is ignored."""
@@ -105,3 +112,15 @@ class Engine(Source, Protocol):
     def know_python(self, pids: Iterable[int]) -> None:
         """Teach the fault probe where these processes keep their Python frames; others are left alone."""
         ...
+
+
+def permitted(seen: ProcessExec, engine: Engine) -> ProcessExec:
+    """The same process, where this engine sees what happens to it.
+
+    Raises:
+        NotPermitted: it is another user's, and we are not root.
+    """
+    if not engine.may_watch(seen.uid):
+        why = f"process {seen.pid} is of uid {seen.uid}, and engine {engine.name} sees our own only"
+        raise NotPermitted("watching processes of others needs root", why, f"sudo {' '.join(sys.argv)}")
+    return seen

@@ -6,6 +6,7 @@ from typing import TypeVar
 from agentscope.model import (
     Ancestor,
     AnyEvent,
+    EngineName,
     Fault,
     LastSyscall,
     Mapping,
@@ -85,7 +86,8 @@ class Decoder:
 
     _WAITING = 256
 
-    def __init__(self) -> None:
+    def __init__(self, engine: EngineName = "core") -> None:
+        self._engine = engine
         self._mappings: dict[int, tuple[Mapping, ...]] = {}
         self._frames: dict[int, tuple[PythonFrame, ...]] = {}
 
@@ -167,6 +169,7 @@ class Decoder:
             mappings=self._mappings.pop(pid, None),
             stderr=_stream_of(stderr),
             stderr_path=path_of(record[path_at : path_at + path_length], path_flags),
+            engine=self._engine,
         )
 
     def _signal(self, record: bytes) -> SignalSent:

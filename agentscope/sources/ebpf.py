@@ -5,35 +5,32 @@ space before sched_process_exit; some refuse fentry). What cannot be had is a se
 """
 
 import os
-import select
 import struct
 import time
 from collections.abc import Iterable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
+from agentscope.agents import sees_kernel_numbers
 from agentscope.errors import EngineUnavailable
 from agentscope.examination import SyscallProfile
 from agentscope.model import AnyEvent, EngineName, Lost, MissingEvidence, ProcessSample
 from agentscope.sources import wire
-from agentscope.sources.decode import Decoder
-from agentscope.sources.libbpf import BpfError, SharedPage, the_library, tracepoint_id
+from agentscope.sources.libbpf import BpfError, the_library
 from agentscope.sources.loading import KERNEL_BTF, Family, Flavour, load, not_loadable, probes_of
+from agentscope.sources.probed import NO_WORDS, SHARED_MAPS, WORDS, Probed
 from agentscope.sources.python_runtime import PythonFinder
-from agentscope.sources.ring import ring_of
 from agentscope.sources.sampling import Samples, rss_by_pid
+from agentscope.sources.tracefs import tracepoint_id
 
 if TYPE_CHECKING:
     from agentscope.sources.examiner import Examiner
 
 CORE = probes_of(os.uname().machine) / "core.bpf.o"
-RING_BYTES = 4 << 20
 
-_WORDS = {"on_write": ("syscalls", "sys_enter_write"), "on_writev": ("syscalls", "sys_enter_writev")}
 _PULSE = "on_pulse"
 _BEFORE_EXIT = "before_exit_fentry"
 _VMA_KFUNC = b"\0bpf_iter_task_vma_new\0"
-_NO_WORDS = "last words that go to a terminal or a pipe cannot be had: this kernel has no tracepoints on system calls"
 _NO_MAPPINGS = "executable mappings at a process's end cannot be had: this kernel frees the address space before its exit probe"
 
 _FAMILIES: tuple[Family, ...] = (
@@ -45,100 +42,67 @@ _FAMILIES: tuple[Family, ...] = (
     ),
     (Flavour(("on_oom_victim",)), Flavour((), "victims of the OOM killer are known from the kernel log only")),
     (Flavour((_PULSE,)), Flavour((), "threads are not sampled: this kernel has no task iterator")),
-    (Flavour(tuple(_WORDS)), Flavour((), _NO_WORDS)),
+    (Flavour(tuple(WORDS)), Flavour((), NO_WORDS)),
 )
 
 
-class CoreEngine:
+class CoreEngine(Probed):
     """Implements `Engine`: attached from the moment it exists until `close`."""
 
     name: EngineName = "core"
     degraded: tuple[str, ...]
+    words_unheard: str
 
     def __init__(self) -> None:
+        if not sees_kernel_numbers():
+            # it would watch whoever has these numbers outside, and never see an end of those that are meant
+            raise EngineUnavailable(
+                "the probes cannot be used here",
+                "this is a pid namespace of its own, and the kernel's process numbers are not those seen in it",
+                "docker run --pid=host, hostPID: true in Kubernetes, or agentscope run -- COMMAND in here",
+            )
         self._object, self._loaded, self.degraded = load(the_library(), CORE, _FAMILIES)
         try:
             self._attach_always_on()
             self._word_tracepoints = self._find_word_tracepoints()
-            self._watched = self._object.table("watched", 4, wire.WATCH.size)
-            self._tails = self._object.table("tails", 4, wire.TAIL.size)
+            self.words_unheard = "" if self._word_tracepoints else NO_WORDS
             self._python_by_pid = self._object.table("python_by_pid", 4, wire.PYTHON_PROCESS.size)
             self._python_by_exe = self._object.table("python_by_exe", wire.EXE_KEY.size, wire.PYTHON_EXE.size)
-            self._ring = ring_of(self._object.map_fd("ring"), RING_BYTES)
-            self._control = SharedPage(self._object.map_fd("control"), wire.CONTROL.size)
+            self._open_maps({name: self._object.map_fd(name) for name in SHARED_MAPS})
         except BpfError as error:
             self._object.close()
             raise not_loadable(error) from error
         except BaseException:
             self._object.close()
             raise
-        self._decode = Decoder().decode
         self._finder = PythonFinder()
         self._samples = Samples()
         self._examiner: Examiner | None = None
         self._examining = Lock()
         self._unseen: list[Lost] = []
-        self._lost_before = bytes(16)
-        self._closed = False
-
-    def fileno(self) -> int:
-        """Polls readable when `drain` has something."""
-        return self._ring.fileno()
 
     def drain(self) -> Sequence[AnyEvent]:
         """Every event that is waiting, oldest first; a loss that happened meanwhile is the last of them."""
-        if self._closed:
-            return ()
-        decode = self._decode
-        events: list[AnyEvent] = [event for record in self._ring.drain() if (event := decode(record)) is not None]
-        if self._control.bytes[:16] != self._lost_before:
-            events.extend(self._losses())
-        while self._unseen:
-            events.append(self._unseen.pop())
-        return events
+        events = super().drain()
+        unseen, self._unseen = self._unseen, []
+        return [*events, *unseen] if unseen else events
+
+    def unwatch(self, pid: int, at_ns: int) -> None:
+        """Stop reporting this process, unless it became another program after `at_ns`: that one is yet to be judged."""
+        super().unwatch(pid, at_ns)
+        if not self._is_watched(pid):
+            self._python_by_pid.drop(struct.pack("<I", pid))
 
     def close(self) -> None:
         """Detach everything; safe to call twice."""
         if self._closed:
             return
         self._closed = True
-        self._ring.close()
-        self._control.close()
+        self._close_maps()
         self._object.close()
         with self._examining:
             if self._examiner is not None:
                 self._examiner.close()
-
-    def watch(self, pid: int) -> None:
-        """Report this process and its future descendants; a pid that is already gone is ignored."""
-        try:
-            descriptor = os.pidfd_open(pid)
-        except OSError:
-            return
-        try:
-            key = struct.pack("<I", pid)
-            if self._watched.get(key) is None:
-                self._watched.put(key, bytes(wire.WATCH.size))
-            # if it died before the entry was there, nobody in the kernel will take the entry away
-            poll = select.poll()
-            poll.register(descriptor, select.POLLIN)
-            if poll.poll(0):
-                self._watched.drop(key)
-        finally:
-            os.close(descriptor)
-
-    def unwatch(self, pid: int, at_ns: int) -> None:
-        """Stop reporting this process, unless it became another program after `at_ns`: that one is yet to be judged."""
-        key = struct.pack("<I", pid)
-        value = self._watched.get(key)
-        if value is not None and wire.WATCH.unpack_from(value)[0] > at_ns:
-            return
-        self._watched.drop(key)
-        self._python_by_pid.drop(key)
-
-    def watch_discovered(self, enabled: bool) -> None:
-        """Report and watch every process of the host from its next exec on, or stop doing so."""
-        self._control.bytes[16:20] = struct.pack("<I", enabled)
 
     def sample(self) -> Sequence[ProcessSample]:
         """All watched processes with their threads, now; what has not changed since the last sample is the same object."""
@@ -190,26 +154,11 @@ class CoreEngine:
     def capture_words(self, enabled: bool) -> None:
         """Attach or detach the probes on write and writev; nothing happens where they cannot be had."""
         if not enabled:
-            self._object.detach_behind(_WORDS)
+            self._object.detach_behind(WORDS)
             return
         for name, number in self._word_tracepoints.items():
             if not self._object.attached(name):
                 self._object.attach_tracepoint(name, number)
-
-    def take_words(self, pid: int) -> tuple[bytes, int] | None:
-        """The last bytes that `pid` wrote to descriptors 1 and 2, with the time of the last write, and forget them."""
-        key = struct.pack("<I", pid)
-        value = self._tails.get(key)
-        if value is None:
-            return None
-        self._tails.drop(key)
-        return wire.tail_text(value)
-
-    def wrote_ns(self, pid: int) -> int | None:
-        """When `pid` last wrote to descriptors 1 or 2, where the write probe saw it; else None."""
-        value = self._tails.get(struct.pack("<I", pid))
-        tail = wire.tail_text(value) if value is not None else None
-        return tail[1] if tail is not None else None
 
     def know_python(self, pids: Iterable[int]) -> None:
         """Teach the fault probe where these processes, and later ones of the same executables, keep their Python frames."""
@@ -220,7 +169,7 @@ class CoreEngine:
                 self._python_by_exe.put(found.exe_key, found.exe)
 
     def _attach_always_on(self) -> None:
-        for name in sorted(self._loaded - _WORDS.keys()):
+        for name in sorted(self._loaded - WORDS.keys()):
             if name == _PULSE:
                 self._object.attach_iterator(name)
             elif name == _BEFORE_EXIT:
@@ -254,20 +203,10 @@ class CoreEngine:
 
     def _find_word_tracepoints(self) -> dict[str, int]:
         """Looked up at the start, so that `degraded` is whole then; attaching later takes a millisecond."""
-        if not self._loaded >= _WORDS.keys():
+        if not self._loaded >= WORDS.keys():
             return {}
         try:
-            return {name: tracepoint_id(category, event) for name, (category, event) in _WORDS.items()}
+            return {name: tracepoint_id(category, event) for name, (category, event) in WORDS.items()}
         except (OSError, ValueError):
-            self.degraded += (_NO_WORDS,)
+            self.degraded += (NO_WORDS,)
             return {}
-
-    def _losses(self) -> Iterable[Lost]:
-        before = struct.unpack("<QQ", self._lost_before)
-        self._lost_before = bytes(self._control.bytes[:16])
-        now = struct.unpack("<QQ", self._lost_before)
-        at_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        says = "records did not fit the ring buffer", "processes could not be watched: the table is full"
-        for count, sentence in zip((new - old for new, old in zip(now, before, strict=True)), says, strict=True):
-            if count:
-                yield Lost(at_ns=at_ns, source="core", count=count, says=sentence)

@@ -110,16 +110,12 @@ def the_library() -> Library:
     return Library()
 
 
-# the same on all architectures since 5.2: include/uapi/asm-generic/unistd.h, syscall_64.tbl
-_SYS_FSOPEN, _SYS_FSCONFIG, _SYS_FSMOUNT = 430, 431, 432
-_FSCONFIG_CMD_CREATE = 6
-_CLOEXEC_FLAG = 1  # FSOPEN_CLOEXEC and FSMOUNT_CLOEXEC
 _PERF_TYPE_TRACEPOINT = 2
 _PERF_ATTR_BYTES = 64  # PERF_ATTR_SIZE_VER0
 _PERF_FLAG_FD_CLOEXEC = 8
 
 
-def _syscall(number: int, *arguments: int | bytes | None) -> int:
+def system_call(number: int, *arguments: int | bytes | None) -> int:
     """A system call that the C library has no name for."""
     call = ctypes.CDLL(None, use_errno=True).syscall
     call.restype = ctypes.c_long
@@ -130,23 +126,11 @@ def _syscall(number: int, *arguments: int | bytes | None) -> int:
     return result
 
 
-def tracepoint_id(category: str, event: str) -> int:
-    """The kernel's number of a tracepoint, from a tracefs of our own that no mount namespace shows.
-
-    So it need not be mounted, as libbpf would have it. OSError where the kernel has none or refuses it.
-    """
-    context = _syscall(_SYS_FSOPEN, b"tracefs", _CLOEXEC_FLAG)
-    try:
-        _syscall(_SYS_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0)
-        mount = _syscall(_SYS_FSMOUNT, context, _CLOEXEC_FLAG, 0)
-    finally:
-        os.close(context)
-    try:
-        descriptor = os.open(f"events/{category}/{event}/id", os.O_RDONLY | os.O_CLOEXEC, dir_fd=mount)
-    finally:
-        os.close(mount)
-    with os.fdopen(descriptor, "rb") as number:
-        return int(number.read(32))
+def open_tracepoint(number: int) -> int:
+    """A descriptor of a classic tracepoint, by the kernel's number of it, for a program to be attached to."""
+    attributes = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_BYTES, number)
+    attributes = attributes.ljust(_PERF_ATTR_BYTES, b"\0")
+    return system_call((this_machine() or X86_64).perf_event_open, attributes, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
 
 
 class ProbeObject:
@@ -185,9 +169,7 @@ class ProbeObject:
 
     def attach_tracepoint(self, name: str, number: int) -> None:
         """Attach a classic tracepoint program to the tracepoint that `tracepoint_id` found."""
-        attributes = struct.pack("<IIQ", _PERF_TYPE_TRACEPOINT, _PERF_ATTR_BYTES, number)
-        attributes = attributes.ljust(_PERF_ATTR_BYTES, b"\0")
-        descriptor = _syscall((this_machine() or X86_64).perf_event_open, attributes, -1, 0, -1, _PERF_FLAG_FD_CLOEXEC)
+        descriptor = open_tracepoint(number)
         link = self._calls.bpf_program__attach_perf_event(self._program(name), descriptor)
         if not link:
             error = self._library.last_error(f"attach {name}")

@@ -16,7 +16,7 @@ PROBES = Path(__file__).parent / "probes"  # a folder for each processor, by the
 KERNEL_BTF = Path("/sys/kernel/btf/vmlinux")
 
 _WHAT = "the kernel probes cannot be loaded"
-_WITHOUT = "agentscope doctor; without the probes, agentscope run and diagnose still work"
+_WITHOUT = "--engine auto, which takes the best that works here"
 _LIBBPF_OWN_ERRORS = 4000  # enum libbpf_errno: what libbpf itself found wrong with the file; below it are errnos of the kernel
 
 

@@ -19,6 +19,7 @@ WORDS_KIND = "last-words"
 MEMORY_KINDS = ("memory-history", "memory-limits")
 MOST = 2.0**63  # no time and no size that a kernel can tell is more; a recording may hold anything
 UNDETERMINED = "undetermined"
+RECONSTRUCTED = "reconstructed: nobody watched it end"
 WEIGHTS = ("decisive", "supporting", "context")
 MARKS = {"decisive": "●", "supporting": "○", "context": "·"}
 
@@ -65,17 +66,26 @@ def title_of(incident: IncidentOpened) -> str:
 
 def who_of(incident: IncidentOpened) -> str:
     """Whom it is about."""
-    who = f"{safe(incident.agent.name, 80)}, pid {incident.process.pid}"
+    who = f"{safe(incident.agent.name, 80)}, {pids_of(incident)}"
     if incident.scope == "tool":
         name = safe(incident.process.comm, 40) or "a tool"
         who = f"{name}, pid {incident.process.pid}, a tool of {safe(incident.agent.name, 80)} (pid {incident.agent.pid}), which was not blamed"
     return who
 
 
+def pids_of(incident: IncidentOpened) -> str:
+    """Its number here outside, and the one inside its own pid namespace where that is another."""
+    found = fields_of(incident, "enclosure")
+    inside = found[1].get("pid_inside") if found is not None else None
+    here = f"pid {incident.process.pid}" if incident.process.pid else "its pid is not known"
+    return f"{here} ({inside} inside)" if isinstance(inside, int) else here
+
+
 def identity_of(incident: IncidentOpened) -> str:
     """Cause, confidence and whom it is about, in one line."""
     slug = "" if incident.cause == UNDETERMINED else f"{slug_of(incident)} · "
-    return f"{slug}{confidence_of(incident)} · {who_of(incident)}"
+    past = f"{RECONSTRUCTED} · " if incident.reconstructed else ""
+    return f"{slug}{confidence_of(incident)} · {past}{who_of(incident)}"
 
 
 def confidence_of(incident: IncidentOpened) -> str:
@@ -108,8 +118,8 @@ def ending_of(incident: IncidentOpened) -> str:
     else:
         how = "it lives"
     lived_ns = incident.at_ns - incident.process.start_ns
-    if lived_ns <= 0:
-        return how
+    if lived_ns <= 0 or (incident.reconstructed and not incident.process.start_ns):
+        return how  # nobody knows when it started
     return f"{how}, after {span(lived_ns)}" if has_ended(incident) else f"{how}, for {span(lived_ns)} so far"
 
 
@@ -127,12 +137,15 @@ def facts_of(incident: IncidentOpened, when: str | None) -> list[tuple[str, str]
     facts.append(("Ended" if has_ended(incident) else "State", ending_of(incident)))
     if incident.actor is not None:
         facts.append(("Sender", safe(incident.actor.says)))
-    command = " ".join(incident.process.argv) or incident.agent.command
+    command = " ".join(incident.process.argv) or (incident.agent.command if incident.process.pid == incident.agent.pid else "")
     if command.strip():
         facts.append(("Command", safe(command, 240)))
     place = incident.agent.unit or incident.agent.container or incident.process.cgroup or incident.agent.cgroup
+    found = fields_of(incident, "enclosure")
+    if found is not None:
+        place = found[0].says.removeprefix("it lived in ").partition("; pid ")[0]
     if place:
-        facts.append(("Where", safe(place, 160)))
+        facts.append(("Where", safe(place, 240)))
     if when:
         facts.append(("When", when))
     after = "it" if has_ended(incident) else "the look that showed it"

@@ -359,6 +359,6 @@ def doctor_page(checks: Sequence[Check]) -> "Iterator[RenderableType]":
     for check in checks:
         mark, style = marks[check.ok]
         name = safe(check.name, 60)
-        yield bullet(mark, f"{words[check.ok]}{name}: {safe(check.says, 400)}" if check.says else f"{words[check.ok]}{name}")
+        yield bullet(mark, f"{words[check.ok]}{name}: {safe(check.says, 800)}" if check.says else f"{words[check.ok]}{name}")
         if check.try_this:
             yield indented(Text(f"try: {safe(check.try_this, 400)}", style=STRONG), 6)

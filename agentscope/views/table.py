@@ -145,7 +145,7 @@ def engine_of(board: Board, before: str = "") -> str:
         attached = "nothing is attached here" if ready.engine == "none" else f"engine {ready.engine}"
         parts = [attached, f"Linux {safe(ready.kernel, 40)}"]
         if ready.degraded:
-            parts.append(f"without {safe(', '.join(ready.degraded), 200)}")
+            parts.append(f"with less evidence: {safe('; '.join(ready.degraded), 200)}")
     parts.append(f"lost {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost")
     return " · ".join(parts)
 

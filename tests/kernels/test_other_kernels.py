@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from table_scenarios import KERNELS
 
 pytestmark = pytest.mark.kernels
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
-LAB = Path(os.environ.get("AGENTSCOPE_KERNEL_LAB", REPOSITORY.parent / "shared" / "lab" / "kernel-lab.sh"))
-KERNELS = ("6.1", "6.12")
 VERDICTS = ("oom/cgroup", "crash/segfault", "exception/uncaught", "exception/uncaught on a pipe", "killed/sigkill")
 ENDS = {
     "oom/cgroup": -9,
@@ -46,18 +44,6 @@ class Told:
         """The incidents of one victim."""
         of_all = [event["data"] for event in self.events if event["type"] == "agentscope.incident.opened"]
         return [incident for incident in of_all if incident["process"]["pid"] == self.pids[name]]
-
-
-@pytest.fixture(scope="module")
-def lab() -> Path:
-    """The script that boots another kernel."""
-    if not LAB.exists():
-        pytest.skip(f"no kernel lab at {LAB}: set AGENTSCOPE_KERNEL_LAB to a script that takes `--kernel V --rw DIR -- CMD`")
-    if shutil.which("qemu-system-x86_64") is None:
-        installed = subprocess.run([LAB, "--install"], capture_output=True, text=True, check=False)
-        if installed.returncode != 0:
-            pytest.skip(f"qemu cannot be installed: {installed.stderr.strip()[-300:]}")
-    return LAB
 
 
 @pytest.fixture(scope="module", params=KERNELS)

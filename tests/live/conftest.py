@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from engines import TABLE, table_of
 from scenario import Scenario
 from zoo import AGENTSCOPE, Outcome, watched_run
 
@@ -16,11 +17,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What a busy machine held up is tried once more, and shown as R; a scenario is played once, so a wrong verdict stays wrong."""
-    for item in items:
-        if item.get_closest_marker("live"):
-            item.add_marker(pytest.mark.flaky(reruns=1))
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """The table of scenarios by engine, where those were played."""
+    worths = config.stash.get(TABLE, {})
+    if worths:
+        terminalreporter.section("scenario by engine")
+        terminalreporter.write_line("\n".join(table_of(worths)))
 
 
 @pytest.fixture

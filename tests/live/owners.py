@@ -370,7 +370,8 @@ class Runtime:
 
     def run(self, *words: str, check: bool = True) -> str:
         """Run the client."""
-        ran = subprocess.run([*self.client(), *words], check=False, capture_output=True, text=True, timeout=90)
+        # conmon leaves a file "oom" in the folder that it was started in (src/oom.c of conmon)
+        ran = subprocess.run([*self.client(), *words], check=False, capture_output=True, text=True, timeout=90, cwd=self.folder)
         assert ran.returncode == 0 or not check, ran.stderr
         return ran.stdout
 

@@ -102,8 +102,10 @@ def diagnosis_faults(played: Played) -> Iterator[str]:
 class Show:
     """Plays the chosen scenarios at first use: the idle ones together, those that need a CPU two at a time."""
 
-    def __init__(self, folder: Path, chosen: list[Hang]) -> None:
+    def __init__(self, folder: Path, chosen: list[Hang], options: tuple[str, ...] = (), front: tuple[str, ...] = ()) -> None:
         self.folder = folder
+        self.options = options  # of agentscope, and what starts it
+        self.front = front
         self.played: dict[str, Played] = {}
         self.broken: dict[str, str] = {}
         for number, batch in enumerate(batches(chosen)):
@@ -152,7 +154,7 @@ class Show:
     def _watched(self, actors: list[Actor], folder: Path, workers: ThreadPoolExecutor) -> tuple[Outcome, dict[int, int]]:
         """Let them hang, with agentscope attached; when the first incident of each came, by CLOCK_MONOTONIC."""
         pids = [actor.pid for actor in actors]
-        watcher = Watcher(pids, folder, "--hang-after", str(PATIENCE_S))
+        watcher = Watcher(pids, folder, "--hang-after", str(PATIENCE_S), *self.options, front=self.front)
         told_ns: dict[int, int] = {}
         try:
             watcher.attach(pids)

@@ -42,7 +42,7 @@ def lines_of(told: Told) -> list[dict]:
 
 
 @pytest.mark.parametrize(
-    "command", ["events --for 1", "events --for 1 --engine core", "watch --once >/dev/null; $A events --for 1"]
+    "command", ["events --for 1 --engine core", "watch --once >/dev/null; $A events --for 1 --engine core"]
 )
 def test_a_kernel_without_btf(command: str) -> None:
     """Without BTF the probes cannot be fitted to the kernel, and the sentence says that."""
@@ -51,11 +51,21 @@ def test_a_kernel_without_btf(command: str) -> None:
     )
 
 
+def test_a_kernel_without_btf_is_watched_all_the_same() -> None:
+    """The best engine that is left watches, and one line says why it is no better one."""
+    told = with_mounts("mount -t tmpfs none /sys/kernel/btf", "$A events --for 0.2")
+    assert told.status == ExitStatus.HEALTHY, told.said
+    (said,) = told.err.decode().splitlines()
+    assert said.startswith("agentscope: engine netlink watches, with less evidence; not core: ")
+    assert "/sys/kernel/btf/vmlinux" in said
+    assert lines_of(told)[0]["data"]["engine"] == "netlink"
+
+
 @pytest.mark.skipif(LIBBPF is None, reason="libbpf is somewhere else here")
 @pytest.mark.parametrize("hide", ["/dev/null", "/etc/hostname"], ids=["empty", "garbage"])
 def test_a_machine_without_libbpf(hide: str) -> None:
     """Without libbpf, or with a broken one, the sentence names the package."""
-    told = with_mounts(f"mount --bind {hide} {LIBBPF}", "$A events --for 1")
+    told = with_mounts(f"mount --bind {hide} {LIBBPF}", "$A events --for 1 --engine core")
     told.is_sentence(ExitStatus.UNAVAILABLE, "libbpf", "Try: ")
 
 
@@ -63,14 +73,14 @@ def test_a_machine_without_libbpf(hide: str) -> None:
 def test_probes_that_are_damaged(hide: str) -> None:
     """An object file that is no probe is refused in a sentence."""
     probes = subprocess.run([sys.executable, "-c", PROBES], capture_output=True, text=True, check=True).stdout.strip()
-    told = with_mounts(f"mount --bind {hide} {probes}", "$A events --for 1")
+    told = with_mounts(f"mount --bind {hide} {probes}", "$A events --for 1 --engine core")
     told.is_sentence(ExitStatus.UNAVAILABLE, "probes")
 
 
 @pytest.mark.parametrize("missing", ["-sys_admin,-bpf", "-all"], ids=["no BPF", "nothing"])
 def test_root_without_capabilities(missing: str) -> None:
     """Root in a container that may not use BPF is told so, not shown an errno."""
-    told = shell("$A events --for 1", front=("setpriv", f"--bounding-set={missing}", f"--inh-caps={missing}"))
+    told = shell("$A events --for 1 --engine core", front=("setpriv", f"--bounding-set={missing}", f"--inh-caps={missing}"))
     assert told.status in {ExitStatus.UNAVAILABLE, ExitStatus.NOT_PERMITTED}, told
     told.is_sentence(told.status, "probes")
 
@@ -91,6 +101,16 @@ def test_run_where_probes_cannot_run() -> None:
     assert (told.status, told.out) == (3, b"out\n")
     assert told.said.count("less evidence") == 1
     assert "status 3" in told.said
+
+
+def test_what_ends_before_it_can_be_looked_at() -> None:
+    """The report of a command that ends at once has its command line, also where that is read in /proc; the sender is not made up."""
+    told = with_mounts("mount -t tmpfs none /sys/kernel/btf", "$A run -- sh -c 'kill -9 $$'")
+    said = " ".join(told.said.split())
+    assert "Command sh -c kill -9 $$" in said
+    assert "engine netlink" in said
+    assert "who sent it could not be seen" in said
+    assert "oom/userspace-killer: who sends signals is seen by BPF only" in said
 
 
 def test_a_machine_without_tracefs(sleeper: subprocess.Popen[bytes]) -> None:

@@ -20,12 +20,13 @@ def dice(count: int, seed: int) -> Scenario:
 
 @pytest.mark.live
 @pytest.mark.usefixtures("root")
-def test_wait_statuses_agree(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["core", "netlink"])
+def test_wait_statuses_agree(tmp_path: Path, engine: str) -> None:
     """Codes, signals, threads, first thread first, vfork and exec from a thread: no mismatch, none lost, none told twice."""
     if not AGENTSCOPE.exists():
         pytest.skip("agentscope is not installed")
     with victim(dice(COUNT, seed=time.time_ns() % 2**31), tmp_path) as running:
-        watcher = Watcher([running.watched], tmp_path)
+        watcher = Watcher([running.watched], tmp_path, "--engine", engine)
         try:
             watcher.attach([running.watched])
             running.trigger()
@@ -38,6 +39,12 @@ def test_wait_statuses_agree(tmp_path: Path) -> None:
     events = [parsed(line) for line in watcher.said.lines]
     assert not [event for event in events if event["type"] == "agentscope.lost"]
     exits = [event["data"] for event in events if event["type"] == "agentscope.process.exit"]
+    # without a probe at the end, a few are gone before the kernel can be asked for what their threads do not agree on: that is said
+    unknown = {str(event["pid"]) for event in exits if event.get("unseen") is not None}
     told = [(str(event["pid"]), str(event["status"])) for event in exits if event["pid"] != running.watched]
     assert len(waited) == COUNT
-    assert sorted(told) == sorted(waited.items())
+    assert len(unknown) <= (COUNT // 50 if engine == "netlink" else 0)
+    assert sorted(pid for pid, _ in told) == sorted(waited)
+    assert sorted(end for end in told if end[0] not in unknown) == sorted(
+        end for end in waited.items() if end[0] not in unknown
+    )

@@ -19,6 +19,7 @@ from scenario import BUILD, REPOSITORY, TOOL_PATH, Ending, Scenario, fill_all
 
 AGENTSCOPE = Path(os.environ.get("ZOO_AGENTSCOPE") or Path(sys.executable).parent / "agentscope")
 SCHEMA = REPOSITORY / "agentscope" / "stream.schema.json"
+READY_S = 15.0
 LONGEST_S = 25.0  # every victim ends itself after 20 s
 GONE_S = 5.0
 GRACE_S = 0.6  # an incident that must not come gets this long to come
@@ -101,8 +102,9 @@ def reader(descriptor: int) -> Callable[[], bytes]:
 class Victim:
     """A running scenario. `watched` is the pid to watch, `pid` the process that said ready (the same unless it is wrapped)."""
 
-    def __init__(self, scenario: Scenario, folder: Path) -> None:
+    def __init__(self, scenario: Scenario, folder: Path, front: tuple[str, ...] = ()) -> None:
         self.scenario = scenario
+        self.front = front  # what it is started by, once it is in its cage
         folder.mkdir(parents=True, exist_ok=True)
         compiled(scenario)
         self.cage = Cage(scenario.run.memory_mib, nested=scenario.run.nested)
@@ -121,7 +123,7 @@ class Victim:
         env = {"PATH": TOOL_PATH, "HOME": str(folder), "LANG": "C.UTF-8", "ZOO_GROUPS": " ".join(map(str, self.cage.joined))}
         env |= dict(zip(run.env, fill_all(tuple(run.env.values()), names), strict=True))
         stdin, stdout, stderr, ours = self._descriptors(folder)
-        front = ["setsid", "--ctty"] if run.terminal else []
+        front = [*self.front, *(["setsid", "--ctty"] if run.terminal else [])]
         self.process = subprocess.Popen(
             ["sh", "-c", LAUNCH, "sh", *front, *argv], stdin=stdin, stdout=stdout, stderr=stderr, env=env, cwd=folder
         )
@@ -130,7 +132,7 @@ class Victim:
         said = self._said()
         if self.process.stderr is not None:
             self.sinks.append(Lines(reader(self.process.stderr.fileno())))
-        line = said.wait_for(lambda text: text.split(" ")[0] == "ready", 15)
+        line = said.wait_for(lambda text: text.split(" ")[0] == "ready", READY_S)
         if line is None:
             raise Broken(f"{self.scenario.slug}: never said ready: {said.lines} {[sink.lines for sink in self.sinks]}")
         self.said = said
@@ -152,6 +154,8 @@ class Victim:
             return subprocess.PIPE, subprocess.PIPE, slave, [slave]
         if kind == "file":
             opened = os.open(folder / "stderr.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            if self.front:
+                os.fchmod(opened, 0o644)  # it belongs to another user than the log's owner, and reads it as if it were its own
             return subprocess.PIPE, subprocess.PIPE, opened, [opened]
         return subprocess.PIPE, subprocess.PIPE, subprocess.DEVNULL if kind == "null" else subprocess.PIPE, []
 
@@ -230,9 +234,9 @@ class Victim:
 
 
 @contextlib.contextmanager
-def victim(scenario: Scenario, folder: Path) -> Iterator[Victim]:
+def victim(scenario: Scenario, folder: Path, front: tuple[str, ...] = ()) -> Iterator[Victim]:
     """A victim that is ready and will be gone afterwards."""
-    started = Victim(scenario, folder)
+    started = Victim(scenario, folder, front)
     try:
         yield started
     finally:
@@ -252,8 +256,8 @@ def unwatched_end(scenario: Scenario, folder: Path) -> tuple[Ending, Ending | No
 class Watcher:
     """One `agentscope events` and what it has said so far."""
 
-    def __init__(self, pids: list[int], folder: Path, *options: str) -> None:
-        argv: list[str] = [str(AGENTSCOPE), "events", *options]
+    def __init__(self, pids: list[int], folder: Path, *options: str, front: tuple[str, ...] = ()) -> None:
+        argv: list[str] = [*front, str(AGENTSCOPE), "events", *options]
         for pid in pids:
             argv += ["--pid", str(pid)]
         self.errors: IO[bytes] = (folder / "agentscope.stderr").open("w+b")
@@ -329,10 +333,12 @@ def parsed(line: str) -> dict[str, Any]:
     return event if isinstance(event, dict) and isinstance(event.get("data"), dict) else {"type": None, "data": {}, "raw": line}
 
 
-def watched_run(scenario: Scenario, folder: Path) -> Outcome:
-    """Play the scenario with agentscope attached."""
-    with victim(scenario, folder) as running:
-        watcher = Watcher([running.watched], folder)
+def watched_run(
+    scenario: Scenario, folder: Path, *options: str, front: tuple[str, ...] = (), of_victim: tuple[str, ...] = ()
+) -> Outcome:
+    """Play the scenario with agentscope attached; `front` starts agentscope with these options, `of_victim` the victim."""
+    with victim(scenario, folder, of_victim) as running:
+        watcher = Watcher([running.watched], folder, *options, front=front)
         try:
             watcher.attach([running.watched])
             running.trigger()

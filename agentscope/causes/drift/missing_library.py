@@ -86,7 +86,7 @@ def unspoken(status: WaitStatus, difference: BaselineDifference | None) -> Findi
     """Its words were not heard: the loader's own status right at the start, and a library gone that it had loaded when it was well."""
     if status.signal is not None:
         return No(f"it {status.says()}")
-    if status.code != BY_LOADER or status.lived_ns > AT_START_NS:
+    if status.code != BY_LOADER or status.lived_ns is None or status.lived_ns > AT_START_NS:
         return No("it wrote nothing before it ended")
     for changed in difference.own if difference is not None else ():
         if changed.drifted.kind == "library" and changed.drifted.how == "removed":

@@ -42,13 +42,16 @@ def match(*, status: WaitStatus, words: LastWords | None, actor: SignalActor | N
         return No(f"its last words tell why: {told.says}")
     said = words.readings[0] if words is not None and words.readings else None
     meaning = meaning_of(status.code)
+    doubt = "" if status.signals_seen else "; whether that was its answer to a signal could not be seen"
+    if words is None and not status.signals_seen:
+        doubt += ", nor its last words"
     last = next((line.strip() for line in reversed(words.text.splitlines()) if line.strip()), "") if words is not None else ""
     context = f"; its last line was: {last[:SHOWN]}" if last else ""
     culprit = said.culprit if said is not None and said.culprit and status.code in {NOT_EXECUTABLE, NOT_FOUND} else None
     return Finding(
-        headline=f"Exited by itself with status {status.code}{f' ({meaning})' if meaning else ''}{context}",
+        headline=f"Exited by itself with status {status.code}{f' ({meaning})' if meaning else ''}{context}{doubt}",
         culprit=culprit or (f"its own exit with status {status.code}" if not meaning else f"{meaning} (status {status.code})"),
-        confidence="certain" if words is not None else "likely",
+        confidence="possible" if doubt else "certain" if words is not None else "likely",
         cites=("wait-status", *(("last-words",) if last else ())),
         advice=advice(status.code),
     )

@@ -3,10 +3,12 @@
 from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SIGXCPU, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
 from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 
 AT_ONCE_NS = 10_000_000_000  # a clean-up that takes longer may have met an error of its own
 SIGXFSZ = 25
+SEE_THE_SENDER = "engine core sees who sends signals: sudo agentscope watch; agentscope doctor tells whether it works here"
 # The kernel sends SIGXFSZ in the name of the writer (mm/filemap.c, generic_write_check_limits), SIGXCPU in its own.
 OF_A_LIMIT = {SIGXCPU: {"kernel", "unattributed"}, SIGXFSZ: {"kernel", "self", "unattributed"}}
 
@@ -40,6 +42,13 @@ def sender_of(actor: SignalActor | None) -> SignalActor | None:
     return None if actor is None or actor.relation == "unattributed" else actor
 
 
+def sent_by_another(status: WaitStatus, actor: SignalActor | None, senders: PossibleSenders | None) -> str | None:
+    """Why a signal whose sender nobody could see may mean something else than that somebody sent it; None if it does not."""
+    if actor is not None or status.signal is None:
+        return None
+    return senders.says() if senders is not None else None
+
+
 def named(actor: SignalActor | None) -> str:
     """The sender as a culprit: "bash (pid 812, uid 1000)"."""
     who = actor.actor if actor is not None else None
@@ -48,7 +57,14 @@ def named(actor: SignalActor | None) -> str:
     if who.kind != "process":
         return {"kernel": "the kernel", "terminal": "its terminal", "self": "the process itself"}[who.kind]
     program = (who.exe or "").rsplit("/", 1)[-1] or who.comm or "a process"
+    if who.pid is None:
+        return program
     return f"{program} (pid {who.pid}{'' if who.uid is None else f', uid {who.uid}'})"
+
+
+def by_nobody_seen(status: WaitStatus) -> str:
+    """What is said in the place of a sender: that there was none to be seen, or that nobody could look."""
+    return "nobody was seen sending it" if status.signals_seen else "who sent it could not be seen"
 
 
 def answer(status: WaitStatus) -> str:
@@ -78,8 +94,13 @@ def was_told_before(actor: SignalActor | None) -> str:
 
 
 def cpu_limit(actor: SignalActor | None, cpu: CpuTime | None) -> bool:
-    """Whether a SIGKILL is the end of the CPU time limit: the kernel sent it, after its warning or with the time used up."""
-    if actor is None or actor.relation != "kernel":
+    """Whether a SIGKILL is the end of the CPU time limit: the kernel sent it, after its warning or with the time used up.
+
+    Where nobody could see who sent it, time that is used up speaks for the kernel.
+    """
+    if actor is None:
+        return cpu is not None and cpu.spent
+    if actor.relation != "kernel":
         return False
     warned = any(earlier.signal_name == "SIGXCPU" for earlier in actor.earlier)
     return warned or (cpu is not None and cpu.spent)

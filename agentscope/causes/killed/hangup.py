@@ -15,7 +15,7 @@ incident); SIGTERM at the end of a session (killed/sigterm).
 """
 
 from agentscope.causes import No
-from agentscope.causes.killed import answer, ended_by, named, sender_of
+from agentscope.causes.killed import answer, by_nobody_seen, ended_by, named, sender_of
 from agentscope.evidence.actor import SIGHUP, SignalActor
 from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.wait_status import WaitStatus
@@ -29,7 +29,7 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
         return No(other)
     sender = sender_of(actor)
     if sender is None:
-        headline = "Ended by a hang-up (SIGHUP); nobody was seen sending it"
+        headline = f"Ended by a hang-up (SIGHUP); {by_nobody_seen(status)}"
     elif sender.relation in {"terminal", "kernel"}:
         headline = "Ended because its terminal was closed (SIGHUP)"
     else:
@@ -37,7 +37,7 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
     return Finding(
         headline=headline + answer(status),
         culprit=named(sender),
-        confidence="likely" if sender is None else "certain",
+        confidence="possible" if not status.signals_seen else "likely" if sender is None else "certain",
         cites=("wait-status", *(("actor",) if sender is not None else ())),
         advice=(
             "start it so that it outlives the terminal: systemd-run --user --unit=NAME COMMAND, tmux, or nohup COMMAND &",

@@ -53,7 +53,7 @@ def of_cpu(actor: SignalActor | None, cpu: CpuTime | None, *, hard: bool) -> Fin
     return Finding(
         headline=f"Ended by the kernel: it used up its CPU time limit{limit}{used} ({how})",
         culprit=f"the CPU time limit{limit} (RLIMIT_CPU)",
-        confidence="certain" if seen else "likely",
+        confidence="certain" if seen else "possible" if hard else "likely",
         cites=("wait-status", *(("actor",) if actor is not None else ()), *(("cpu-time",) if cpu is not None else ())),
         advice=(
             "raise it where it is set: ulimit -t, LimitCPU= of its service; an agent that only waits should use little of it",

@@ -16,19 +16,35 @@ What looks like it but is not: the kernel's OOM killer (oom/cgroup, oom/global);
 something inside was killed.
 """
 
-from agentscope.causes import No
-from agentscope.causes.killed import cpu_limit, named, sender_of, was_told_before, who_to_ask
+from agentscope.causes import Known, No
+from agentscope.causes.killed import (
+    SEE_THE_SENDER,
+    by_nobody_seen,
+    cpu_limit,
+    named,
+    sender_of,
+    sent_by_another,
+    was_told_before,
+    who_to_ask,
+)
 from agentscope.causes.oom import memory_killer, spared
 from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.cpu_time import CpuTime
 from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.oom_victim import OomKill
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Finding
 
 
 def match(
-    *, status: WaitStatus, actor: SignalActor | None, victim: OomKill | None, cpu: CpuTime | None, words: LastWords | None
+    *,
+    status: WaitStatus,
+    actor: SignalActor | None,
+    victim: Known[OomKill],
+    cpu: CpuTime | None,
+    words: LastWords | None,
+    senders: PossibleSenders | None,
 ) -> Finding | No:
     """Signal 9 ended it, and no cause that explains more did."""
     if status.signal != SIGKILL:
@@ -40,12 +56,15 @@ def match(
         return No(f"{killer} sent it to free memory")
     if victim is None and cpu_limit(actor, cpu):
         return No("the CPU time limit ended it")
+    another = sent_by_another(status, actor, senders)
+    if another is not None:
+        return No(another)
     sender = sender_of(actor)
     sure: Confidence = "certain" if sender is not None else "possible"
     if sender is not None and sender.relation == "kernel":
         sure = "likely"
     return Finding(
-        headline=f"{headline(sender)}{was_told_before(actor)}",
+        headline=f"{headline(sender, status)}{was_told_before(actor)}",
         culprit=named(sender),
         confidence=sure,
         cites=("wait-status", *(("actor",) if sender is not None else ())),
@@ -53,10 +72,10 @@ def match(
     )
 
 
-def headline(sender: SignalActor | None) -> str:
+def headline(sender: SignalActor | None, status: WaitStatus) -> str:
     """Who killed it and in which way, as one sentence."""
     if sender is None:
-        return "Killed with SIGKILL; nobody was seen sending it"
+        return f"Killed with SIGKILL; {by_nobody_seen(status)}"
     who = named(sender)
     if sender.relation == "namespace-init":
         return f"Killed because its container ended: {who}, the init of its pid namespace, exited"
@@ -76,7 +95,7 @@ def advice(actor: SignalActor | None, sender: SignalActor | None) -> tuple[str, 
     """What to look at next, by who it was."""
     if sender is None:
         if actor is None:
-            return ("watch it with root, so that the sender is seen: sudo agentscope watch",)
+            return (SEE_THE_SENDER,)
         return ("every sender is seen here, so the kernel ended it without a signal: a strict seccomp filter does; see dmesg",)
     if sender.relation == "kernel":
         return ("a security tool with BPF (Tetragon, Falco) may kill from inside the kernel: see its log, and dmesg",)

@@ -19,7 +19,7 @@ the limits, which have causes of their own in this class; Ctrl-C at its own term
 
 from agentscope.causes import No
 from agentscope.causes.crash import FAULT_SIGNALS, SENT, Ending, origin
-from agentscope.causes.killed import answer, asked_to_end, limit_signal, named, sender_of, who_to_ask
+from agentscope.causes.killed import answer, asked_to_end, by_nobody_seen, limit_signal, named, sender_of, who_to_ask
 from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGQUIT, SIGTERM, SignalActor
 from agentscope.evidence.fault import FaultFacts
 from agentscope.evidence.kernel_log import KernelLog
@@ -46,6 +46,8 @@ def match(
             return No(f"it {status.says()}")
     elif status.signal in OF_OTHER_CAUSES:
         return No(f"{status.signal_name} has causes of its own")
+    elif status.signal in {SIGINT, SIGQUIT} and not status.signals_seen:
+        return No(f"who sent {status.signal_name} was not seen: a key at its terminal, which is no incident, or somebody else")
     elif limit_signal(status, actor):
         return No("the kernel sent it for a spent limit")
     elif status.signal in FAULT_SIGNALS and origin(Ending(status, fault, actor, log, words)) != SENT:
@@ -54,7 +56,7 @@ def match(
     name = actor.signal_name if actor is not None else status.signal_name or "a signal"
     sure: Confidence = "certain" if sender is not None else "likely"
     return Finding(
-        headline=headline(name, sender) + answer(status),
+        headline=headline(name, sender, status) + answer(status),
         culprit=f"{name} from {named(sender)}",
         confidence=sure if status.signal is not None else "likely",
         cites=("wait-status", *(("actor",) if sender is not None else ()), *(("fault",) if fault is not None else ())),
@@ -62,10 +64,10 @@ def match(
     )
 
 
-def headline(name: str, sender: SignalActor | None) -> str:
+def headline(name: str, sender: SignalActor | None, status: WaitStatus) -> str:
     """Which signal, from whom, as one sentence."""
     if sender is None:
-        return f"Ended by {name}; nobody was seen sending it"
+        return f"Ended by {name}; {by_nobody_seen(status)}"
     if name == "SIGPIPE" and sender.relation in {"self", "kernel"}:
         return "Ended by SIGPIPE: it wrote to a pipe or connection whose reader was gone"
     if sender.signal in TIMERS and sender.relation in {"self", "kernel"}:

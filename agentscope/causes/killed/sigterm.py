@@ -16,15 +16,27 @@ which sends SIGTERM too (oom/userspace-killer); an error long after a SIGTERM th
 """
 
 from agentscope.causes import No
-from agentscope.causes.killed import answer, ended_by, named, sender_of, who_to_ask
+from agentscope.causes.killed import (
+    SEE_THE_SENDER,
+    answer,
+    by_nobody_seen,
+    ended_by,
+    named,
+    sender_of,
+    sent_by_another,
+    who_to_ask,
+)
 from agentscope.causes.oom import memory_killer
 from agentscope.evidence.actor import SIGTERM, SignalActor
 from agentscope.evidence.last_words import LastWords
+from agentscope.evidence.possible_senders import PossibleSenders
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Finding
 
 
-def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | None) -> Finding | No:
+def match(
+    *, status: WaitStatus, actor: SignalActor | None, words: LastWords | None, senders: PossibleSenders | None
+) -> Finding | No:
     """SIGTERM ended it, or it answered one by a failing exit."""
     other = ended_by(SIGTERM, status, actor, words)
     if other is not None:
@@ -32,10 +44,13 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
     killer = memory_killer(status, actor, words)
     if killer is not None:
         return No(f"{killer} sent it to free memory")
+    another = sent_by_another(status, actor, senders)
+    if another is not None:
+        return No(another)
     sender = sender_of(actor)
     who = named(sender)
     if sender is None:
-        headline = "Ended by SIGTERM; nobody was seen sending it"
+        headline = f"Ended by SIGTERM; {by_nobody_seen(status)}"
     elif sender.relation == "dying-parent":
         headline = f"Ended by SIGTERM because its parent {who} ended (parent-death signal)"
     elif sender.relation == "self":
@@ -55,7 +70,7 @@ def match(*, status: WaitStatus, actor: SignalActor | None, words: LastWords | N
 def advice(sender: SignalActor | None) -> tuple[str, ...]:
     """What to look at next, by who it was."""
     if sender is None:
-        return ("watch it with root, so that the sender is seen: sudo agentscope watch",)
+        return (SEE_THE_SENDER,)
     if (sender.actor.exe or sender.actor.comm or "").rsplit("/", 1)[-1] == "timeout":
         return ("its time limit was up: give timeout(1) more, or find out what took so long",)
     return who_to_ask(sender)

@@ -201,8 +201,9 @@ def engine_line(board: Board, before: str = "") -> str:
     if ready is None:
         return before or "attaching"
     lost = f"LOST {board.lost_count:,} ({losses_of(board)})" if board.lost else "nothing lost"
-    without = f"without {safe(', '.join(ready.degraded), 200)}" if ready.degraded else "all probes attached"
-    attached = f"engine {ready.engine}" if ready.engine in {"none", "recording"} else f"engine {ready.engine}, {without}"
+    without = f"with less evidence: {safe('; '.join(ready.degraded), 200)}" if ready.degraded else "all probes attached"
+    bare = ready.engine == "recording" or (ready.engine == "none" and not ready.degraded)
+    attached = f"engine {ready.engine}" if bare else f"engine {ready.engine}, {without}"
     targets = f"watching {safe(', '.join(ready.targets), 160)}" if ready.targets else ""
     return " · ".join(part for part in (attached, lost, f"Linux {safe(ready.kernel, 40)}", targets) if part)
 
