@@ -70,6 +70,7 @@ mount -t overlay -o lowerdir=/,upperdir=layer/upper,workdir=layer/work overlay l
 for each in proc sys dev; do mount --rbind /$each layer/new/$each; done
 mount -t tmpfs tmp layer/new/tmp; cp {package} layer/new/tmp/agentscope.deb
 mount -t tmpfs -o ro none layer/new{REPOSITORY}
+rm -rf layer/new/var/lib/agentscope layer/new/var/log/agentscope layer/new/etc/agentscope.toml # of this machine's own
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 TERM=dumb
 printf '#!/bin/sh\\nexit 101\\n' > layer/new/usr/sbin/policy-rc.d; chmod 755 layer/new/usr/sbin/policy-rc.d
 in_root() {{ unshare --net chroot layer/new "$@"; }} # without a network
@@ -172,6 +173,8 @@ class Host:
         self.pid = int(started.stdout.split()[-1])
         self.root = Path(f"/proc/{self.pid}/root")
         (self.root / "usr/sbin/policy-rc.d").unlink(missing_ok=True)  # of images for containers: there nothing may be started
+        shutil.rmtree(self.root / "var/lib/agentscope", ignore_errors=True)  # this machine's own, as seen through the overlay
+        (self.root / "etc/agentscope.toml").unlink(missing_ok=True)
         compiler = self.root / "usr/bin/py3compile"  # half of the time of an installation, and it has been tried above
         compiler.unlink()
         compiler.symlink_to("true")
