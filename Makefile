@@ -56,15 +56,15 @@ record: setup $(VENV)/.ready-dev ## record the fixtures anew from real crashes (
 wheel: $(VENV)/.ready-dev ## build a wheel that carries the compiled probes
 	$(BIN)/python -m build --wheel
 
-deb: $(VENV)/.ready-dev ## build the Debian package for this machine, or with DEB_HOST_ARCH=arm64 for another
+deb: $(VENV)/.ready-dev ## build a Debian package; with DEB_HOST_ARCH=arm64 (or amd64) for another machine than this
 	@command -v dh >/dev/null || { [ "$$(id -u)" = 0 ] && DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq --no-install-recommends debhelper >/dev/null; } || \
 	  { echo "debhelper is missing. Try: sudo apt-get install debhelper" >&2; exit 1; }
-	@rm -rf debian/agentscope debian/.debhelper
-	DEB_RULES_REQUIRES_ROOT=no debian/rules binary >build/deb.log 2>&1 || { tail -30 build/deb.log >&2; exit 1; }
-	@ls dist/agentscope_*_$(or $(DEB_HOST_ARCH),$$(dpkg --print-architecture)).deb
+	@rm -rf debian/agentscope debian/.debhelper; mkdir -p build
+	@DEB_RULES_REQUIRES_ROOT=no debian/rules binary >build/deb.log 2>&1 || { tail -30 build/deb.log >&2; exit 1; }
+	@sed -n "s/^dpkg-deb: building package .* in '\(.*\)'.$$/\1/p" build/deb.log
 
 clean: ## forget everything that was built
-	rm -rf $(VENV) dist build tests/live/build agentscope/sources/probes/*/*.bpf.o agentscope/sources/probes/bcc.c
+	rm -rf $(VENV) dist build debian/agentscope debian/.debhelper tests/live/build agentscope/sources/probes/*/*.bpf.o agentscope/sources/probes/bcc.c
 
 $(PROBES) &: $(wildcard bpf/*.c bpf/*.h bpf/Makefile) $(VENV)/.packages
 	$(MAKE) -C bpf
