@@ -180,7 +180,7 @@ def test_what_an_extra_lacks() -> None:
     [
         (("events", "--name", "("), "regular expression"),
         (("events", "--name", "[a-"), "regular expression"),
-        (("events", "--engine", "bcc"), "bcc"),
+        (("events", "--engine", "no-such-engine"), "no-such-engine"),
         (("explain", "no/such-cause"), "no/such-cause"),
         (("explain", "../../etc/passwd"), "there is no cause"),
         (("diagnose",), "either a process or --log"),
