@@ -160,6 +160,13 @@ def test_doctor_tells_every_extra(home: Path) -> None:
         assert f"extra {name}: ".encode() in agentscope("doctor", front=without_root(home), cwd=home).out
 
 
+def test_an_engine_that_there_is_not() -> None:
+    """An engine of another name is exit status 64, and those that there are stand beside it."""
+    told = agentscope("events", "--engine", "no-such-engine")
+    assert told.status == ExitStatus.USAGE
+    assert "'no-such-engine' is not one of 'auto', 'core', 'bcc', 'netlink', 'none'" in told.said
+
+
 def test_what_an_extra_lacks() -> None:
     """A requirement of an extra is lacking where it is not installed or too old, also behind an extra of its own; others do not count."""
     wanted = (
@@ -180,7 +187,6 @@ def test_what_an_extra_lacks() -> None:
     [
         (("events", "--name", "("), "regular expression"),
         (("events", "--name", "[a-"), "regular expression"),
-        (("events", "--engine", "no-such-engine"), "no-such-engine"),
         (("explain", "no/such-cause"), "no/such-cause"),
         (("explain", "../../etc/passwd"), "there is no cause"),
         (("diagnose",), "either a process or --log"),

@@ -660,7 +660,7 @@ else:
 @pytest.mark.parametrize(
     ("hide", "why", "try_this"),
     [
-        ("mount -t tmpfs x /sys/kernel/btf", "does not describe its types", "agentscope doctor"),
+        ("mount -t tmpfs x /sys/kernel/btf", "does not describe its types", "--engine auto"),
         ("mount --bind /dev/null {libbpf}", "libbpf.so.1", "apt install libbpf1"),
         ("mount -t tmpfs x {probes}", "not been built", "make probes"),
         ("mount -t tmpfs x /sys/kernel/tracing; umount -l /sys/kernel/tracing /sys/kernel/debug 2>/dev/null; true", None, None),
