@@ -18,13 +18,13 @@ from zoo import AGENTSCOPE, Broken, watched_run
 EVERYTHING = os.environ.get("AGENTSCOPE_ENGINES") == "all"
 DEATHS = {
     "netlink, bpf() refused": {
-        "ctrl-c", "exec-from-thread", "kill-9-by-bash", "kill-11-from-outside", "leader-first/fault", "node-uncaught/rejection",
+        "ctrl-c", "exec-from-thread", "kill-9-by-bash", "kill-11-from-outside", "leader-first/fault",
         "sigterm-stranger", "tool-segfault/vfork", "uncaught/pipe", "wrapped/timeout-segfault",
     },
     "netlink, an ordinary user": {"kill-9-by-bash", "oom-cgroup", "uncaught/file"},
     "none, an ordinary user": {"c-null-write", "exit-0", "oom-cgroup", "tool-exit-1", "uncaught/file"},
 }  # fmt: skip
-HANGS = {"hang-two-locks", "hang-recv", "hang-flock", "hang-stopped", "hang-refused-storm", "hang-own-pipe"}
+HANGS = {"hang-two-locks", "hang-recv", "hang-flock", "hang-stopped", "hang-own-pipe"}
 played = [
     pytest.param(way, scenario, id=f"{way.engine}{'-nobody' if way.of_victim else ''}-{scenario.slug}")
     for way in WAYS
