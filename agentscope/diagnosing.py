@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,7 @@ from agentscope.symbols.signals import signal_name
 
 if TYPE_CHECKING:
     from agentscope.aftermath import Traces, Wanted
+    from agentscope.enclosed import Inside
     from agentscope.examining import Examined
     from agentscope.sources.ahead import Ahead
 
@@ -94,14 +96,53 @@ def diagnose_process(
     inside = insides(pid)
     if start_ns_of(pid) is not None and not (inside and is_kernel_thread(pid)):
         status, text = diagnose_live(pid, state, as_json, patience_s, ahead)
-        others = ", ".join(each.says() for each in inside if each.pid != pid)
-        return status, text if as_json or not others else f"{text}\n{pid} is also the number, inside, of {others}.\n"
+        return status, text if as_json else text + also_inside(pid, inside)
+    if inside and (dead := ended_since(pid, state, inside)) is not None:
+        status, text = told(dead, as_json)
+        return status, text if as_json else text + also_inside(pid, inside)
     if (enclosed := the_one(who, inside)) is not None:
         return diagnose_live(enclosed, state, as_json, patience_s, ahead)
     from agentscope.ledger import Ledger
 
     incident = Ledger(state_dir(state)).incident_of(pid)
     return told(incident, as_json) if incident is not None else afterwards(who, pid, as_json)
+
+
+def also_inside(pid: int, inside: "list[Inside]") -> str:
+    """Who else has this number, in a pid namespace of their own; empty where nobody has."""
+    others = ", ".join(each.says() for each in inside if each.pid != pid)
+    return f"\n{pid} is also the number, inside, of {others}.\n" if others else ""
+
+
+def ended_since(pid: int, state: str | None, inside: "list[Inside]") -> IncidentOpened | None:
+    """What became of the process that had this number here, if that came after those who have it inside now had begun.
+
+    What ended before them is not what is meant: the number has been theirs since.
+    """
+    from agentscope.ledger import Ledger
+
+    since_ns = boot_wall_ns() + max(start_ns_of(each.pid) or 0 for each in inside)
+    recorded = Ledger(state_dir(state)).incident_of(pid)
+    if recorded is not None and ended_wall_ns(recorded) > since_ns:
+        return recorded
+    from agentscope.aftermath import Wanted
+    from agentscope.aftermath.gathering import ThisMachine, gather
+
+    wanted = Wanted(who=str(pid), pid=pid)
+    try:
+        _, incident = put_together(gather(wanted, ThisMachine()), wanted)
+    except NoSuchProcess:
+        return None
+    return incident if incident is not None and ended_wall_ns(incident) > since_ns else None
+
+
+def ended_wall_ns(incident: IncidentOpened) -> int:
+    """When it ended, by the wall clock: of another boot, whose clock is not ours, by when its agent had begun."""
+    try:
+        began = datetime.fromisoformat(incident.agent.start_time)
+    except ValueError:  # nobody knows when; an end that is put together is told by the clock of this boot
+        return boot_wall_ns() + incident.at_ns
+    return int(began.timestamp() * 1e9) + incident.at_ns - incident.agent.start_ns
 
 
 def pid_of(who: str) -> int:

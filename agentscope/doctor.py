@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from agentscope.errors import AgentscopeError
@@ -11,6 +11,13 @@ from agentscope.sources.unprobed import NOT_SEEN
 from agentscope.views.report import Check
 
 CAPABILITIES = {21: "CAP_SYS_ADMIN", 38: "CAP_PERFMON", 39: "CAP_BPF", 19: "CAP_SYS_PTRACE", 34: "CAP_SYSLOG"}
+PACKAGE = "agentscope-linux"
+OF_DEVELOPERS = "dev"
+GIVES = {
+    "fleet": ("sink nats", "watch --fleet"),
+    "metrics": ("sink prometheus",),
+    "otlp": ("sink otlp",),
+}  # an extra that is not here is called by its name
 
 
 def effective_capabilities() -> int:
@@ -42,6 +49,7 @@ def checks(state: Path) -> Iterator[Check]:
     yield memory_controller()
     yield state_folder(state)
     yield Check(name="Python", ok=True, says=f"Python {sys.version.split()[0]}", try_this="")
+    yield from extras()
 
 
 def present(path: str, name: str, says: str, lost: str, try_this: str) -> Check:
@@ -187,6 +195,47 @@ def memory_controller() -> Check:
         says="no memory controller: limits of services are not seen",
         try_this="boot with cgroup_enable=memory",
     )
+
+
+def extras() -> Iterator[Check]:
+    """What the package declares as optional, and whether it is installed; nothing where the package has no metadata."""
+    from importlib import metadata
+
+    try:
+        package = metadata.distribution(PACKAGE)
+    except metadata.PackageNotFoundError:
+        return
+    for extra in sorted(set(package.metadata.get_all("Provides-Extra") or ()) - {OF_DEVELOPERS}):
+        absent = absent_of(package.requires or (), extra)
+        yield Check(
+            name=f"extra {extra}",
+            ok=None if absent else True,
+            says=f"{', '.join(absent)} not installed: without it there is no {', '.join(GIVES.get(extra, (extra,)))}"
+            if absent
+            else f"installed: {', '.join(GIVES.get(extra, (extra,)))}",
+            try_this=f"pip install '{PACKAGE}[{extra}]'" if absent else "",
+        )
+
+
+def absent_of(requires: Iterable[str], extra: str) -> list[str]:
+    """The requirements of an extra that are not installed, with what they need themselves by an extra of theirs."""
+    from importlib import metadata
+
+    from packaging.requirements import Requirement
+
+    absent = []
+    for wanted in map(Requirement, requires):
+        if wanted.marker is None or wanted.marker.evaluate({"extra": ""}) or not wanted.marker.evaluate({"extra": extra}):
+            continue
+        try:
+            found = metadata.distribution(wanted.name)
+        except metadata.PackageNotFoundError:
+            absent.append(wanted.name)
+            continue
+        if not wanted.specifier.contains(found.version, prereleases=True):
+            absent.append(f"{wanted.name}{wanted.specifier}")
+        absent += [each for deeper in sorted(wanted.extras) for each in absent_of(found.requires or (), deeper)]
+    return absent
 
 
 def state_folder(state: Path) -> Check:

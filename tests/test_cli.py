@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import tempfile
+import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 import pytest
 
+from agentscope.doctor import GIVES, absent_of
 from agentscope.errors import ExitStatus
 from tests import samples
 from tests.commandline import AGENTSCOPE, LONGEST_S, agentscope, in_terminal, shell, without_root
@@ -142,6 +144,39 @@ def test_doctor_tells_every_capability(home: Path) -> None:
     assert checks["engine none"]["ok"] is True
     assert "sends a signal" in checks["engine netlink"]["says"] or checks["engine netlink"]["ok"] is False
     assert all(check["says"] and (check["ok"] is not False or check["try_this"]) for check in checks.values())
+
+
+def test_doctor_tells_every_extra(home: Path) -> None:
+    """`doctor`, as text and as JSON, has a check for each extra that the package declares: what it gives, or what to type for it."""
+    declared = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    found = agentscope("doctor", "--json", front=without_root(home), cwd=home)
+    checks = {check["name"]: check for check in json.loads(found.out)["checks"]}
+    assert {name for name in checks if name.startswith("extra ")} == {f"extra {name}" for name in declared if name != "dev"}
+    assert set(GIVES) == set(declared) - {"dev"}
+    for name, gives in GIVES.items():
+        check = checks[f"extra {name}"]
+        assert gives[0] in check["says"]
+        assert check["ok"] or check["try_this"] == f"pip install 'agentscope-linux[{name}]'"
+        assert f"extra {name}: ".encode() in agentscope("doctor", front=without_root(home), cwd=home).out
+
+
+def test_an_engine_that_there_is_not() -> None:
+    """An engine of another name is exit status 64, and those that there are stand beside it."""
+    told = agentscope("events", "--engine", "no-such-engine")
+    assert told.status == ExitStatus.USAGE
+    assert "'no-such-engine' is not one of 'auto', 'core', 'bcc', 'netlink', 'none'" in told.said
+
+
+def test_what_an_extra_lacks() -> None:
+    """A requirement of an extra is lacking where it is not installed or too old, also behind an extra of its own; others do not count."""
+    wanted = (
+        'no-such-thing>=1; extra == "x"',
+        'msgspec>=999; extra == "x"',
+        'msgspec>=0.19; extra == "x"',
+        'no-such-other; extra == "y"',
+        "no-such-third",
+    )
+    assert absent_of(wanted, "x") == ["no-such-thing", "msgspec>=999"]
 
 
 # --- options --------------------------------------------------------------------------------------------------------------

@@ -350,12 +350,12 @@ def doctor_page(checks: Sequence[Check]) -> "Iterator[RenderableType]":
     unknown = sum(1 for check in checks if check.ok is None)
     says = "everything works here" if not bad and not unknown else f"{bad} of {count_of(len(checks), 'check')} failed"
     if not bad and unknown:
-        says = f"nothing failed; {unknown} could not be told"
+        says = f"nothing failed; {unknown} could not be told, or is not used here"
     style = BAD if bad else GOOD
     yield Text(says, style=style)
     yield Text()
     marks = {True: ("✓", GOOD), False: ("✗", BAD), None: ("○", UNKNOWN)}
-    words = {True: "", False: "FAILED  ", None: "unknown  "}
+    words = {True: "", False: "FAILED  ", None: "open  "}
     for check in checks:
         mark, style = marks[check.ok]
         name = safe(check.name, 60)

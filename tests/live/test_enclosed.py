@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -149,6 +150,22 @@ def test_a_number_that_several_have(root, tmp_path):
     assert status == 64
     assert str(one.pid) in said
     assert str(other.pid) in said
+
+
+@pytest.mark.live
+def test_a_number_that_was_here_until_now(root, tmp_path):
+    """A process that has just died here is what its number means, though one that lives has it inside; one that began later is meant."""
+    victim = subprocess.Popen([sys.executable, "-c", "import ctypes; input(); ctypes.string_at(0)"], stdin=subprocess.PIPE)
+    with contextlib.closing(Enclosed("exception", victim.pid)) as earlier:
+        victim.communicate(b"\n", timeout=20)
+        _, dead, said = diagnosed(str(victim.pid), tmp_path)
+        text = subprocess.run([str(AGENTSCOPE), "diagnose", str(victim.pid), "--state-dir", str(tmp_path)], capture_output=True, text=True, check=False, timeout=90).stdout  # fmt: skip
+    with contextlib.closing(Enclosed("exception", victim.pid)) as later:
+        _, living, _ = diagnosed(str(victim.pid), tmp_path)
+    assert dead.get("reconstructed"), said
+    assert (dead["cause"], dead["process"]["pid"]) == ("crash/segfault", victim.pid)
+    assert f"{victim.pid} is also the number, inside, of {earlier.pid}" in text
+    assert (living["alive"], living["agent"]["pid"]) == (True, later.pid)
 
 
 @pytest.fixture(scope="module", params=[Docker, Podman], ids=["docker", "podman"])

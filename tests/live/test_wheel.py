@@ -79,6 +79,7 @@ def test_what_is_in_the_wheel(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert wheel.name.endswith("-py3-none-any.whl")
     assert not [name for name in names if not name.startswith(("agentscope/", "agentscope_linux-"))]
+    # what engine bcc compiles where it runs
     assert [name for name in names if name.endswith((".c", ".h", ".pyc"))] == ["agentscope/sources/probes/bcc.c"]
 
 
