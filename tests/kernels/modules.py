@@ -1,6 +1,7 @@
 """Loads modules of the guest's kernel: there is no modprobe where nobody installed one, and no modules.dep."""
 
 import ctypes
+import functools
 import lzma
 import os
 import re
@@ -10,13 +11,13 @@ INIT_MODULE = 175  # x86-64, the only guest there is
 LIBC = ctypes.CDLL(None, use_errno=True)
 
 
-def file_of(name: str) -> Path | None:
-    """Where a module of this kernel lies; None: it is built in, or there is none. In the guest the folders are symbolic links."""
-    wanted = re.compile(re.sub("[-_]", "[-_]", name) + r"\.ko(\.xz)?")
+@functools.cache
+def files() -> dict[str, Path]:
+    """Where the modules of this kernel lie, by name with underscores. In the guest the folders are symbolic links, and slow to walk."""
+    found = {}
     for folder, _, names in os.walk(f"/lib/modules/{os.uname().release}/kernel", followlinks=True):
-        for each in filter(wanted.fullmatch, names):
-            return Path(folder, each)
-    return None
+        found.update({each.partition(".")[0].replace("-", "_"): Path(folder, each) for each in names})
+    return found
 
 
 def load_module(name: str) -> None:
@@ -25,9 +26,10 @@ def load_module(name: str) -> None:
     Raises:
         OSError: the kernel refuses it.
     """
-    found = None if Path("/sys/module", name.replace("-", "_")).exists() else file_of(name)
-    if found is None:
+    name = name.replace("-", "_")
+    if Path("/sys/module", name).exists() or name not in files():
         return
+    found = files()[name]
     image = lzma.decompress(found.read_bytes()) if found.suffix == ".xz" else found.read_bytes()
     depends = re.search(rb"\0depends=([^\0]*)\0", image)
     for other in depends[1].decode().split(",") if depends is not None and depends[1] else ():
