@@ -20,13 +20,13 @@ LIVE = Path(__file__).resolve().parents[1] / "live"
 sys.path.insert(0, str(LIVE))
 
 import cage  # noqa: E402
+import stage as stages  # noqa: E402
 import zoo  # noqa: E402
 from engines import worth_of  # noqa: E402
 from hangs import Hang, hangs  # noqa: E402
 from modules import load_module  # noqa: E402
 from scenario import Ending, Expected, Run, Scenario, scenarios  # noqa: E402
 from show import contains  # noqa: E402
-from stage import acting  # noqa: E402
 from table_scenarios import GROUP, slugs_of  # noqa: E402
 
 GROUP_CAGE = Path("/sys/fs/cgroup/zoo")
@@ -109,7 +109,7 @@ class Stage:
     def hang(self, hang: Hang) -> tuple[str, str]:
         """Play a program that hangs, or looks like it, until it is judged or was looked at for long enough."""
         alone = one_that_burns if hang.load == "cpu" else contextlib.nullcontext()
-        with alone, acting(hang, self.out / hang.slug) as running:
+        with alone, stages.acting(hang, self.out / hang.slug) as running:
             seen = self.wait_for("agentscope.agent.seen", SEEN_S, running.pid)
             running.trigger()
             self.wait_for(zoo.INCIDENT, JUDGED_S if hang.hung else CALM_S, running.pid)
@@ -145,7 +145,7 @@ def staged(out: Path, engine: str) -> Iterator[Stage]:
             load_module(module)
     GROUP_CAGE.mkdir()
     for folder in (GROUP_CAGE.parent, GROUP_CAGE):
-        (folder / "cgroup.subtree_control").write_text("+memory")
+        (folder / "cgroup.subtree_control").write_text("+memory +cpu")
     cage.hierarchies = lambda: (GROUP_CAGE, GROUP_CAGE, False)
     if engine == "bcc":
         subprocess.run(["mount", "-t", "tmpfs", "none", "/sys/kernel/btf"], check=True)
@@ -219,6 +219,7 @@ def main() -> None:
     """Play everything and write down what it was worth."""
     out, engine, part, *only = Path(sys.argv[1]), *sys.argv[2:]
     zoo.READY_S = zoo.LONGEST_S = 60.0
+    stages.READY_S, stages.STEP_S = 240.0, 120.0
     plays = Plays(out, part, only)
     begun = time.monotonic()
     with staged(out, engine) as stage:
