@@ -93,4 +93,6 @@ $(VENV)/.ready-dev: pyproject.toml $(VENV)/.ready
 	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
 	@command -v nats-server >/dev/null || (cd $(VENV) && $(APT) download -qq nats-server && dpkg -x nats-server_*.deb nats) >/dev/null 2>&1 || \
 	  echo "nats-server cannot be had: the tests of a fleet are skipped"
+	@command -v dh >/dev/null || DEBIAN_FRONTEND=noninteractive $(APT) install -y -qq --no-install-recommends debhelper >/dev/null 2>&1 || \
+	  echo "debhelper cannot be had: the tests of the Debian package are skipped"
 	@touch $@
