@@ -237,7 +237,7 @@ class Vigil:
         possible = suspect is not None or seen.health is not None or seen.progress is not None
         found = self.pipeline.hang(scene, already=watched.incident) if possible else None
         if found is None:
-            if watched.incident is not None:
+            if watched.incident is not None and not seen.hurried:
                 self.recovered(watched, seen)
             self.waits.cleared(watched.waits, seen, suspect)
             self.tell_change(watched, now_ns())

@@ -21,6 +21,7 @@ LOOK_AGAIN_S = 120.0  # the longest that a quiet agent is left alone
 SOON = 0.1  # of the patience: a third of the shortest pause between looks at one that rests
 CLEAN_LOOKS = 4  # the pause between looks at an active agent grows up to this many times the patience
 PROFILE_AGAIN_S = 600.0
+HURRIED_LOOKS = 3  # how often one that had no time to read everything is made again soon
 
 
 @dataclass(slots=True)
@@ -62,6 +63,7 @@ class AgentWaits:
     next_look_ns: int = 0
     last_look_ns: int | None = None
     clean_looks: int = 0
+    hurried_looks: int = 0  # one after the other
     profiled_ns: int | None = None
     profile_pause_s: float = 0.0
     changed_ns: int = 0
@@ -213,11 +215,15 @@ class Waits:
         return reasons
 
     def cleared(self, waits: AgentWaits, seen: Examination, suspect: str | None) -> None:
-        """The causes found no hang in what was outstanding: `suspect` names what would be one if it went on; else it is let alone."""
+        """The causes found no hang in what was outstanding: `suspect` names what would be one if it went on; else it is let alone.
+
+        Where there was no time to read everything, that there is no hang is not known yet.
+        """
         waits.suspect = suspect
         if suspect in SEEN_BY_PROFILE:
             waits.profiled_ns, waits.profile_pause_s = None, 0.0  # so that the next look can see it again
-        if suspect is None:
+        waits.hurried_looks = waits.hurried_looks + 1 if seen.hurried and suspect is None else 0
+        if suspect is None and not 0 < waits.hurried_looks <= HURRIED_LOOKS:
             self.rest(waits, seen.at_ns)
         else:
             waits.clean_looks = 0

@@ -15,16 +15,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agentscope.examination import pythons
+from agentscope.examination import LockWait, PythonStacks, pythons
+from agentscope.examination import deepen as deepening
 from agentscope.examination.memory import Memory
 from agentscope.examination.python_frames import Frames, covers, entered_at
-from agentscope.examination.python_locks import _Reading, read_lock_waits
+from agentscope.examination.python_locks import LockReading, _Reading, read_lock_waits
 from agentscope.examination.python_objects import _SHAPES, Objects, objects_of, version_of
 from agentscope.examination.python_tasks import read_tasks, suspended_tasks
 from agentscope.examination.pythons import sample_lines, take_stacks
 from agentscope.examination.spawned import run_as
 from agentscope.model import MissingEvidence
 from agentscope.symbols.cpython import RuntimeFinder
+from tests.hang_builders import process, seen, thread
 
 
 def all_codes(code: CodeType) -> list[CodeType]:
@@ -146,7 +148,7 @@ def test_memory_that_makes_no_sense_is_no_error(version: tuple[int, int], seed: 
     frames.code(1 << 30)
     objects.attribute(1 << 31, "_lock")
     assert time.monotonic() - started < 20
-    assert isinstance(list(_Reading(os.getpid(), frames).waits({os.getpid(): 8})), list)
+    assert isinstance(list(_Reading(os.getpid(), objects).waits({os.getpid(): 8})), list)
 
 
 def test_our_own_frames_are_read_right() -> None:
@@ -171,13 +173,38 @@ def test_our_own_frames_are_read_right() -> None:
         thread.join()
 
 
+def test_a_reading_of_locks_that_was_cut_short_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is said that there was no time, and the next look reads them again, though no thread has run; one that was whole is kept."""
+    pid = 100
+    taken = PythonStacks(pid=pid, version="3.11", threads=(), took_ms=1.0)
+    wait = LockWait(pid=pid, tid=pid, address=8, kind="Lock", holder_tid=pid, proof="a test")
+    readings = [LockReading((), whole=False), LockReading((wait,))]
+    monkeypatch.setattr(deepening, "python_of", lambda _: taken)
+    monkeypatch.setattr(deepening, "python_locks_of", lambda _: readings.pop(0))
+    look = seen(process(thread()))
+    first = deepening.deepen(look)
+    assert first.hurried
+    assert [each.kind for each in first.missing] == ["lock-waits"]
+    second = deepening.deepen(look, first)
+    assert (second.hurried, second.lock_waits, second.missing) == (False, (wait,), ())
+    assert deepening.deepen(look, second).lock_waits == (wait,)
+
+
+def test_locks_are_read_for_a_bounded_time() -> None:
+    """Without any time left nothing is read, and the reading says that it is not whole."""
+    if sys.version_info[:2] not in _SHAPES:
+        pytest.skip("this Python is not one that is read")
+    assert not read_lock_waits(os.getpid(), {threading.get_native_id(): 8}, longest_s=-1.0).whole
+    assert read_lock_waits(os.getpid(), {threading.get_native_id(): 8}).whole
+
+
 def test_what_is_no_python_is_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A program without Python, or one that is gone, is None; py-spy is not started for it."""
     monkeypatch.setattr(pythons, "run_as", lambda *_, **__: pytest.fail("was started"))
     assert take_stacks(1 << 22) is None
     assert sample_lines(1 << 22, 3, 1.0) == ()
     assert version_of(1 << 22) is None
-    assert read_lock_waits(1 << 22, {1: 1}) == ()
+    assert read_lock_waits(1 << 22, {1: 1}).waits == ()
     assert isinstance(read_tasks(1 << 22), MissingEvidence)
 
 

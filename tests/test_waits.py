@@ -238,6 +238,23 @@ def test_a_suspect_is_looked_at_again_after_half_of_the_patience():
     assert kept.label() == "suspect(stuck-io) 10.0.0.2:443"
 
 
+def test_a_look_without_the_time_to_read_everything_is_made_again_soon():
+    """Three times after half of the patience; then it is left alone as long as it was quiet, and a look that had time begins anew."""
+    waits = Waits(30)
+    kept = sampled(waits, process(thread(at_s=10)), 10)
+    waits.looked(kept, look(blocked("recvfrom", 3), descriptors=(SOCKET,), sockets=(asked(20),)))
+    hurried = msgspec.structs.replace(look(at_s=60), hurried=True)
+    pauses = []
+    for _ in range(4):
+        waits.cleared(kept, hurried, None)
+        pauses.append(kept.next_look_ns / SECOND - 60)
+    assert pauses == [15, 15, 15, 100]
+    waits.cleared(kept, look(at_s=60), None)
+    assert kept.next_look_ns >= 90 * SECOND
+    waits.cleared(kept, hurried, None)
+    assert kept.next_look_ns == 75 * SECOND
+
+
 def test_a_still_thread_brings_the_look_of_a_well_agent_forward():
     """An agent that was found well often enough to be left alone is looked at as soon as a thread has been still long enough."""
     waits = Waits(30)

@@ -334,6 +334,7 @@ class Examination(Value, frozen=True):
 
     `patience_s` is what --hang-after says; `interval_s` the time over which rates and shares were taken; `watched_since_ns` when
     the watching began (None: nobody watched before this look). `processes` has the agent's innermost process first.
+    `hurried`: there was no time to read all stacks or locks, so that another look may tell more.
     """
 
     at_ns: int
@@ -354,6 +355,7 @@ class Examination(Value, frozen=True):
     progress: ProgressResult | None = None
     output_ago_s: float | None = None  # since it last wrote anything to descriptors 1 and 2, where that is known
     missing: tuple[MissingEvidence, ...] = ()
+    hurried: bool = False
 
     def process(self, pid: int) -> ProcessLook | None:
         """The process of this pid in the tree."""

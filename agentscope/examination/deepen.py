@@ -6,6 +6,7 @@ Nothing is stopped, run or changed in the target: its memory and /proc are read 
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -23,6 +24,9 @@ from agentscope.examination.proc import read_proc
 from agentscope.machines import X86_64, this_machine
 from agentscope.model import MissingEvidence
 
+if TYPE_CHECKING:
+    from agentscope.examination.python_locks import LockReading
+
 Registers = Callable[[int], Mapping[int, Mapping[int, int]]]
 UNWOUND = 16  # threads of a process
 PROCESSES = 8  # of one agent that are examined; the innermost first
@@ -37,10 +41,11 @@ FUTEXES = frozenset({"futex", "futex_wait", "futex_waitv"})
 def deepen(seen: Examination, before: Examination | None = None) -> Examination:
     """The look with Python stacks, locks and holders added; what could not be taken is among `missing`.
 
-    `before` is an examination since which no thread of these processes has run: its stacks and locks are still true.
+    `before` is an examination since which no thread of these processes has run: its stacks and locks are still true, if it had
+    the time to read all of them.
     """
     seen = with_ended_children(with_holders_watched(seen))
-    if before is not None:
+    if before is not None and not before.hurried:
         missing = tuple(dict.fromkeys((*seen.missing, *before.missing)))
         return msgspec.structs.replace(
             seen, python=before.python, lock_waits=before.lock_waits, native=before.native, missing=missing
@@ -48,20 +53,24 @@ def deepen(seen: Examination, before: Examination | None = None) -> Examination:
     python: list[PythonStacks] = []
     locks: list[LockWait] = []
     unread = list(seen.missing)
+    hurried = False
     for process in [each for each in seen.processes if not each.ended][:PROCESSES]:
+        began = time.monotonic()
         stacks = python_of(process)
         if isinstance(stacks, MissingEvidence):
             unread.append(stacks)
+            hurried |= time.monotonic() - began > STACKS_S / 2
         elif stacks is not None:
             python.append(stacks)
-            locks += python_locks_of(process)
+            found = python_locks_of(process)
+            locks += found.waits
+            if not found.whole:
+                hurried = True
+                unread.append(
+                    MissingEvidence(kind="lock-waits", because=f"reading the locks of process {process.pid} took too long")
+                )
         locks += native_locks_of(process)
-    return msgspec.structs.replace(
-        seen,
-        python=tuple(python),
-        lock_waits=tuple(locks),
-        missing=tuple(unread),
-    )
+    return msgspec.structs.replace(seen, python=tuple(python), lock_waits=tuple(locks), missing=tuple(unread), hurried=hurried)
 
 
 def with_native(seen: Examination, registers: Registers) -> Examination:
@@ -95,12 +104,12 @@ def waiting_at(process: ProcessLook) -> dict[int, int]:
     }
 
 
-def python_locks_of(process: ProcessLook) -> tuple[LockWait, ...]:
+def python_locks_of(process: ProcessLook) -> "LockReading":
     """Who holds the Python locks that threads of this process wait for."""
-    from agentscope.examination.python_locks import read_lock_waits
+    from agentscope.examination.python_locks import LockReading, read_lock_waits
 
     waiting = waiting_at(process)
-    return read_lock_waits(process.pid, waiting) if waiting else ()
+    return read_lock_waits(process.pid, waiting) if waiting else LockReading()
 
 
 def native_locks_of(process: ProcessLook) -> tuple[LockWait, ...]:

@@ -20,11 +20,11 @@ from agentscope.examination import LockWait
 from agentscope.examination.frames import is_own
 from agentscope.examination.memory import Memory
 from agentscope.examination.python_frames import Frame, Frames, PythonState, entered_at
-from agentscope.examination.python_objects import objects_of
+from agentscope.examination.python_objects import Objects, objects_of
 from agentscope.examination.python_tasks import suspended_tasks
 from agentscope.model import PythonFrame
 
-LONGEST_S = 1.0
+LONGEST_S = 2.0
 _THREADING = "/threading.py"
 _SELF = 24  # PyCFunctionObject.m_self, PyMethodObject.im_self
 _KINDS: dict[str, Literal["Lock", "RLock"]] = {"_thread.lock": "Lock", "_thread.RLock": "RLock"}
@@ -32,6 +32,13 @@ _METHOD = "builtin_function_or_method"
 _NEAR = 3  # frames from the innermost in which the lock waited for is looked for
 _DEEPEST = 4
 _BUILT_ON_LOCKS = ("/threading.py", "/queue.py", "/concurrent/futures/_base.py")
+
+
+class LockReading(NamedTuple):
+    """Who waits for which lock; not `whole` where there was no time to read all of it, so that a holder may be missing."""
+
+    waits: tuple[LockWait, ...] = ()
+    whole: bool = True
 
 
 class _Lock(NamedTuple):
@@ -59,32 +66,38 @@ class _Answer(NamedTuple):
     at: PythonFrame | None = None
 
 
-def read_lock_waits(pid: int, waiting: Mapping[int, int]) -> tuple[LockWait, ...]:
+def read_lock_waits(pid: int, waiting: Mapping[int, int], longest_s: float = LONGEST_S) -> LockReading:
     """The Python locks that threads wait for and who holds them; `waiting` has the address that each of these waits at.
 
     Threads that wait at anything else than a Python lock are left out; all of them where this version cannot be read.
+    It takes about `longest_s` at most.
     """
     with Memory(pid) as memory:
         objects = objects_of(memory)
-        return tuple(_Reading(pid, Frames(objects)).waits(waiting)) if objects is not None else ()
+        if objects is None:
+            return LockReading()
+        reading = _Reading(pid, objects, longest_s)
+        waits = tuple(reading.waits(waiting))
+        return LockReading(waits, whole=not reading.cut_short)
 
 
 class _Reading:
     """One look at the locks of one process."""
 
-    def __init__(self, pid: int, frames: Frames) -> None:
+    def __init__(self, pid: int, objects: Objects, longest_s: float = LONGEST_S) -> None:
+        self.cut_short = False
         self._pid = pid
-        self._frames = frames
-        self._objects = frames.objects
-        self._until = time.monotonic() + LONGEST_S
-        self._threads = {thread.tid: thread for thread in frames.threads()}
+        self._until = time.monotonic() + longest_s
+        self._objects = objects
+        self._frames = Frames(objects)
+        self._threads = {thread.tid: thread for thread in self._frames.threads()}
         self._locks: dict[int, _Lock] = {}
         self._held: dict[int, list[_Held]] | None = None
 
     def waits(self, waiting: Mapping[int, int]) -> Iterator[LockWait]:
         for tid, address in waiting.items():
             thread = self._threads.get(tid)
-            if time.monotonic() > self._until:
+            if self._is_late():
                 return
             if thread is None or not thread.frames:
                 continue
@@ -101,6 +114,10 @@ class _Reading:
                     waits_at=_own(thread.frames).shown(),
                     held_at=answer.at,
                 )
+
+    def _is_late(self) -> bool:
+        self.cut_short |= time.monotonic() > self._until
+        return self.cut_short
 
     def _lock_waited_for(self, thread: PythonState, address: int) -> _Lock | None:
         """The lock of this semaphore, in the thread's own frames: whoever waits for a lock has it, or a method of it, among its values."""
@@ -140,6 +157,8 @@ class _Reading:
             return _Answer(held[0].tid, held[0].how, held[0].at)
         if held:
             return _Answer(None, f"{len(held)} threads are inside a with of it")
+        if self.cut_short:
+            return _Answer(None, "there was no time to read what each thread holds")
         return _Answer(None, "it was taken by acquire(), which leaves no trace of the holder")
 
     def _owner(self, lock: _Lock, held: list[_Held]) -> _Answer:
@@ -163,7 +182,7 @@ class _Reading:
         """Every lock that a thread, or a suspended task of its event loop, keeps by a `with`."""
         found: dict[int, list[_Held]] = {}
         for thread in self._threads.values():
-            if time.monotonic() > self._until:
+            if self._is_late():
                 break
             released = {
                 self._lock_of(self._self_of(each)) for each in thread.frames if each.is_in("Condition.wait", _THREADING)

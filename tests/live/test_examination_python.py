@@ -73,10 +73,10 @@ def waits_of(pid: int, count: int) -> list[LockWait]:
     waits: tuple[LockWait, ...] = ()
     while time.monotonic() < deadline:
         waiting = {tid: call.futex for tid, call in calls_of(pid).items() if call.name in FUTEXES and call.futex}
-        waits = read_lock_waits(pid, waiting)
+        waits = read_lock_waits(pid, waiting).waits
         if len(waits) >= count and len(waiting) >= count:
             time.sleep(0.2)
-            if read_lock_waits(pid, waiting) == waits:
+            if read_lock_waits(pid, waiting).waits == waits:
                 return sorted(waits, key=lambda wait: wait.tid)
         time.sleep(0.05)
     pytest.fail(f"no {count} waits: {waits} of {calls_of(pid)} {waiting}")
@@ -348,7 +348,7 @@ def test_versions_that_cannot_be_read(interpreter, tmp_path):
     """Of an older Python no lock is told."""
     with program(interpreter, "import threading\nlock = threading.Lock()\nlock.acquire()\nlock.acquire()", tmp_path) as victim:
         settled(lambda: next((tid for tid, call in calls_of(victim.pid).items() if call.name in FUTEXES), None))
-        assert read_lock_waits(victim.pid, {victim.pid: 0}) == ()
+        assert read_lock_waits(victim.pid, {victim.pid: 0}).waits == ()
 
 
 # --- stacks ---------------------------------------------------------------------------------------------------------------
