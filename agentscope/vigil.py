@@ -44,6 +44,7 @@ class Watched:
     label: str = ""
     label_since_ns: int = 0
     examined: Examination | None = None
+    examined_ns: int = 0  # when its stacks were taken
     samples: tuple[ProcessSample, ...] = ()  # those that the stacks of `examined` belong to
     members: dict[int, Member] = field(default_factory=dict)
 
@@ -172,16 +173,20 @@ class Vigil:
         await asyncio.gather(*(self.examine(watched, found) for watched, found in suspects))
 
     async def examine(self, watched: Watched, found: Examination) -> None:
-        """Take stacks and locks, if a thread has run since they were taken last, and judge."""
+        """Take stacks and locks, and judge; those that were taken last serve again for a while, if no thread has run since."""
         samples = tuple(known.sample for known in watched.waits.known.values())
         rested = len(samples) == len(watched.samples) and all(map(is_, samples, watched.samples))
-        before = watched.examined if rested else None
+        before = (
+            watched.examined if rested and self.waits.serves_again(watched.waits, watched.examined_ns, found.at_ns) else None
+        )
         loop = asyncio.get_running_loop()
         deeper = await loop.run_in_executor(self.threads, deepen, found, before)
         scene = self.scene(watched, deeper)
         suspect = self.pipeline.suspicion(scene, found.patience_s / 2) if scene is not None else None
         if suspect is not None and not deeper.native:
             deeper = await loop.run_in_executor(self.threads, with_native, deeper, self.registers)
+        if before is None or before.hurried:
+            watched.examined_ns = found.at_ns
         watched.examined, watched.samples = deeper, samples
         self.judge(watched, deeper, suspect)
 

@@ -230,6 +230,13 @@ class Waits:
             waits.again_ns = seen.at_ns + self.patience_ns // 2
             self.schedule(waits)
 
+    def serves_again(self, waits: AgentWaits, taken_ns: int, now_ns: int) -> bool:
+        """Whether stacks of an agent that rests need not be taken again: for as long again as the rest had lasted when they were.
+
+        A reading that went wrong must not stand for ever; the longer nothing happens, the less often it is worth another.
+        """
+        return now_ns - taken_ns < max(self.patience_ns, taken_ns - waits.changed_ns)
+
     def rest(self, waits: AgentWaits, now_ns: int) -> None:
         """Nothing is wrong with it: unless a thread comes to be still, the next look has time, the more the oftener that was so."""
         waits.suspect = None

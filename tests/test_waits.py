@@ -255,6 +255,16 @@ def test_a_look_without_the_time_to_read_everything_is_made_again_soon():
     assert kept.next_look_ns == 75 * SECOND
 
 
+def test_stacks_of_one_that_rests_are_taken_again_ever_less_often():
+    """They serve for the patience at least, else for as long again as the rest had lasted, so that none that went wrong stands for ever."""
+    waits = Waits(30)
+    kept = sampled(waits, process(thread(at_s=10)), 10)
+    assert waits.serves_again(kept, 25 * SECOND, 54 * SECOND)
+    assert not waits.serves_again(kept, 25 * SECOND, 55 * SECOND)
+    assert waits.serves_again(kept, 110 * SECOND, 209 * SECOND)
+    assert not waits.serves_again(kept, 110 * SECOND, 210 * SECOND)
+
+
 def test_a_still_thread_brings_the_look_of_a_well_agent_forward():
     """An agent that was found well often enough to be left alone is looked at as soon as a thread has been still long enough."""
     waits = Waits(30)
