@@ -22,7 +22,7 @@ from agentscope.incidents import Member, Tree, depth_of
 from agentscope.model import Agent, IncidentClosed, MissingEvidence, ProcessSample, WaitChanged
 from agentscope.pipeline import Pipeline, now_ns
 from agentscope.sources.active import Probes
-from agentscope.waits import BUSY, SEEN_BY_PROFILE, AgentWaits, Waits, words_of_seconds
+from agentscope.waits import BUSY, SEEN_BY_PROFILE, AgentWaits, Waits, went_on, words_of_seconds
 
 PROFILE_S = 2.5
 THREADS = 4  # most of their time is waiting: for a stack taker, for the tenth of a second that a holder is watched
@@ -183,6 +183,11 @@ class Vigil:
         deeper = await loop.run_in_executor(self.threads, deepen, found, before)
         scene = self.scene(watched, deeper)
         suspect = self.pipeline.suspicion(scene, found.patience_s / 2) if scene is not None else None
+        if suspect is not None and watched.incident is None:
+            pids = [process.pid for process in deeper.processes]
+            if went_on(deeper, samples, await loop.run_in_executor(self.threads, self.sample_of, pids)):
+                self.waits.cleared(watched.waits, msgspec.structs.replace(deeper, hurried=True), None)
+                return
         if suspect is not None and not deeper.native:
             deeper = await loop.run_in_executor(self.threads, with_native, deeper, self.registers)
         if before is None or before.hurried:

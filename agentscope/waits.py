@@ -287,6 +287,25 @@ def go_on(still: Still, thread: ThreadSample, elapsed_ns: int, now_ns: int) -> N
     still.switches_per_s = switches * 1e9 / elapsed_ns
 
 
+def went_on(seen: Examination, before: Iterable[ProcessSample], after: Iterable[ProcessSample]) -> bool:
+    """Whether a thread that had waited for the whole patience at a look has left that wait since; samples of before it, and of now.
+
+    Then the stacks, which are taken after the look, are of another moment: on a machine that had stood still (a virtual one whose
+    host took its processors) a wait that is over is seen once more, and the answer to it already given.
+    """
+    known = {thread.tid: thread for sample in before for thread in sample.threads}
+    now = {thread.tid: thread for sample in after for thread in sample.threads}
+    long = [
+        known[thread.tid]
+        for process in seen.processes
+        for thread in process.threads
+        if thread.tid in known and thread.since_ns is not None and seen.at_ns - thread.since_ns >= seen.patience_s * 1e9
+    ]
+    return bool(now) and any(
+        old.tid not in now or not same_wait(old, now[old.tid], 0.0) for old in long if old.syscall is not None
+    )
+
+
 def never_slept(old: ThreadSample, thread: ThreadSample) -> bool:
     """Whether a thread ran or wanted to run all the time between two samples: only who goes to sleep switches voluntarily.
 

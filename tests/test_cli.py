@@ -116,7 +116,7 @@ def test_watching_our_own_without_root(engine: str, home: Path) -> None:
     if front:
         assert ready["engine"] in {"netlink", "none"}
         assert any("own processes" in lost for lost in ready["degraded"])
-        assert ("with less evidence; not core: " in told.said) == (engine == "auto")
+        assert ("with less evidence; not core and bcc: " in told.said) == (engine == "auto")
     assert any("who sends a signal" in lost for lost in ready["degraded"]) or ready["engine"] == "core"
 
 

@@ -19,7 +19,7 @@ from agentscope.examination import (
 )
 from agentscope.examination.waiting import obligations_of, wait_of, waits_of
 from agentscope.model import Agent, LastSyscall, ProcessSample, ThreadSample
-from agentscope.waits import LOOK_AGAIN_S, AgentWaits, Waits, outstanding, words_of_seconds
+from agentscope.waits import LOOK_AGAIN_S, AgentWaits, Waits, outstanding, went_on, words_of_seconds
 
 SECOND = 1_000_000_000
 PID = 100
@@ -263,6 +263,32 @@ def test_stacks_of_one_that_rests_are_taken_again_ever_less_often():
     assert not waits.serves_again(kept, 25 * SECOND, 55 * SECOND)
     assert waits.serves_again(kept, 110 * SECOND, 209 * SECOND)
     assert not waits.serves_again(kept, 110 * SECOND, 210 * SECOND)
+
+
+@pytest.mark.parametrize(
+    ("now", "gone_on"),
+    [
+        ((thread(EPOLL_WAIT, at_s=10), thread(FUTEX, at_s=20, tid=101)), False),
+        ((thread(EPOLL_WAIT, at_s=10),), True),
+        ((thread(EPOLL_WAIT, at_s=61, voluntary_switches=1), thread(FUTEX, at_s=20, tid=101)), False),
+        ((thread(EPOLL_WAIT, at_s=10), thread(RECVFROM, at_s=61, tid=101, voluntary_switches=1)), True),
+        ((thread(EPOLL_WAIT, at_s=10), thread(None, tid=101)), True),
+        ((), False),
+    ],
+    ids=["still", "ended", "back in its poll", "in another wait", "runs", "not known"],
+)
+def test_a_wait_that_was_over_before_the_stacks_were_taken(now, gone_on):
+    """Whoever had waited for the whole patience and has left that wait since the look makes what was seen one of two moments."""
+    before = process(thread(EPOLL_WAIT, at_s=10), thread(FUTEX, at_s=20, tid=101))
+    seen = look(blocked("epoll_wait", since_s=10, timeout_s=1.0), blocked("futex", since_s=20, tid=101))
+    assert went_on(seen, [before], [process(*now)] if now else []) is gone_on
+
+
+def test_who_waits_but_for_a_moment_may_go_on_meanwhile():
+    """A thread that had not waited long at the look tells nothing by waking: a heartbeat is no sign that what hangs went on."""
+    before = process(thread(FUTEX, at_s=55))
+    seen = look(blocked("futex", since_s=55))
+    assert not went_on(seen, [before], [process(thread(RECVFROM, at_s=61, voluntary_switches=1))])
 
 
 def test_a_still_thread_brings_the_look_of_a_well_agent_forward():
