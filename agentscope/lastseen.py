@@ -107,8 +107,14 @@ def host_memory(proc: str = "/proc") -> tuple[int | None, int | None]:
     return available, total
 
 
-def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
-    """What can be read of a process now; of one that is gone, what its cgroup and the host still tell."""
+def read_last_seen(
+    process: Process, *, maps: bool = False, count_kills: bool = True, before: LastSeen | None = None
+) -> LastSeen:
+    """What can be read of a process now; of one that is gone, what its cgroup and the host still tell.
+
+    `before` is what was read of the same program earlier: its namespaces are not read again. Not to `count_kills` saves
+    /proc/vmstat, for which the kernel sums up all of its processors.
+    """
     available, total = host_memory()
     soft: dict[str, int] = {}
     cwd, files = None, None
@@ -134,9 +140,9 @@ def read_last_seen(process: Process, *, maps: bool = False) -> LastSeen:
         host_total_bytes=total,
         maps=lines,
         environment=places_of(process),
-        oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill"),
-        pids_inside=numbers_inside(process.pid),
-        namespaces=own_namespaces(process.pid),
+        oom_kills=counter_in(Path("/proc/vmstat"), "oom_kill") if count_kills else None,
+        pids_inside=numbers_inside(process.pid) if before is None else before.pids_inside,
+        namespaces=own_namespaces(process.pid) if before is None else before.namespaces,
     )
 
 
@@ -269,6 +275,7 @@ class LastSeenCache:
         self.seen: dict[int, LastSeen] = {}
         self.binding: dict[int, CgroupMemory | None] = {}
         self.memory = MemoryCourse()
+        self.counts_kills = True  # no kernel log names the victims
         self.stderr: dict[int, int] = {}
         self.passed: dict[
             tuple[int, int], tuple[int, int]
@@ -279,7 +286,8 @@ class LastSeenCache:
         kept = self.seen.get(process.pid)
         if kept is not None and now_ns - kept.at_ns < REFRESH_NS and not execed:
             return
-        seen = read_last_seen(process, maps=True)
+        before = None if execed else kept
+        seen = read_last_seen(process, maps=True, count_kills=self.counts_kills, before=before)
         if seen.cwd is None and kept is not None and kept.cwd is not None:
             return  # it is ending: what was read while it lived says more
         self.seen[process.pid] = seen

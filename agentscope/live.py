@@ -98,6 +98,7 @@ class Live:
         self.settling: asyncio.TimerHandle | None = None
         if kernel_log is None:
             pipeline.kernel_lines = None
+        pipeline.cache.counts_kills = kernel_log is None
         if pipeline.marks is not None:
             pipeline.marks.lockfile_of = lockfiles(wanted)
         pipeline.in_turn = self.in_turn = InTurn("ends", LATE_S)

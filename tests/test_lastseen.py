@@ -1,5 +1,6 @@
 """What is kept of the living, and what their cgroups still tell after the end."""
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -7,7 +8,8 @@ import pytest
 
 from agentscope.evidence import CgroupMemory
 from agentscope.evidence.memory_limits import MemoryLimits
-from agentscope.lastseen import counted_now
+from agentscope.lastseen import LastSeenCache, counted_now, read_last_seen
+from agentscope.model import Process
 
 BOX = CgroupMemory(path="/a/b", version=2, limit_bytes=64 << 20, usage_bytes=1 << 20, oom_kill_count=0)
 
@@ -43,3 +45,20 @@ def test_a_cgroup_that_is_gone_keeps_its_last_count(tmp_path: Path) -> None:
 def test_no_kill_is_not_told() -> None:
     """Of a cgroup that has seen no OOM kill none is told."""
     assert "OOM" not in limits_of(BOX).says()
+
+
+def test_what_does_not_change_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Namespaces are read of a program once, kills for memory counted only where no kernel log names the victims."""
+    process = Process(pid=os.getpid(), start_ns=1)
+    first = read_last_seen(process)
+    assert first.oom_kills is not None
+    monkeypatch.setattr("agentscope.lastseen.own_namespaces", lambda _: ("net",))
+    cache = LastSeenCache(0)
+    cache.counts_kills = False
+    cache.refresh(process, first.at_ns)
+    monkeypatch.setattr("agentscope.lastseen.own_namespaces", lambda _: pytest.fail("was read again"))
+    cache.refresh(process, first.at_ns + 60_000_000_000)
+    assert (cache.seen[process.pid].namespaces, cache.seen[process.pid].oom_kills) == (("net",), None)
+    monkeypatch.setattr("agentscope.lastseen.own_namespaces", lambda _: ("pid",))
+    cache.refresh(process, first.at_ns + 120_000_000_000, execed=True)
+    assert cache.seen[process.pid].namespaces == ("pid",)
