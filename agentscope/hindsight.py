@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from agentscope.evidence import Collected, Missing
-from agentscope.evidence.actor import SignalActor
+from agentscope.evidence import RUNTIME, Collected, Missing
+from agentscope.evidence.actor import SIGKILL, SignalActor
 from agentscope.evidence.last_words import LastWords
 from agentscope.evidence.reconstruction import Reconstruction
 from agentscope.evidence.wait_status import WaitStatus
 from agentscope.model import Confidence, Finding, RuledOut
 
 LOWER: dict[Confidence, Confidence] = {"certain": "likely", "likely": "possible", "possible": "possible"}
-SIGKILL = 9
 ANSWERS_A_SIGNAL = 128  # a shell's and a handler's status for "signal N": 128 + N
-RUNTIME = "container runtime"  # what a reconstruction calls this source
 IMPORT_ERRORS = frozenset({"ImportError", "ModuleNotFoundError"})
 SENT_BY_SOMEBODY = frozenset({"killed/sigkill", "killed/sigterm", "killed/hangup", "killed/signal", "killed/limit"})
 

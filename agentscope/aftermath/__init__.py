@@ -7,12 +7,10 @@
 from agentscope.evidence import CgroupMemory
 from agentscope.model import KernelLine, MissingEvidence, Value
 
-KERNEL_LOG = "kernel log"
 JOURNAL = "journal"
 UNIT_STATE = "state of its unit"
 CORE_DUMP = "core dump record"
 COMM_CHARACTERS = 15  # the kernel keeps no more of a program's name: include/linux/sched.h, TASK_COMM_LEN
-RUNTIME = "container runtime"
 
 
 class Boot(Value, frozen=True):

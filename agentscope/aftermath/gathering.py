@@ -11,12 +11,13 @@ from typing import Protocol
 
 import msgspec
 
-from agentscope.aftermath import JOURNAL, KERNEL_LOG, RUNTIME, UNIT_STATE, Boot, ContainerEnd, Entry, Traces, UnitState, Wanted
+from agentscope.aftermath import JOURNAL, UNIT_STATE, Boot, ContainerEnd, Entry, Traces, UnitState, Wanted
 from agentscope.aftermath.asking import Unanswered, answer
 from agentscope.aftermath.journal import DAEMON_UNITS, by_manager, kernel_lines, read_entries
 from agentscope.aftermath.unit_state import SHOWN, read_unit
 from agentscope.agents import container_of, sees_kernel_numbers, unit_of
 from agentscope.errors import AgentscopeError
+from agentscope.evidence import KERNEL_LOG, RUNTIME
 from agentscope.lastseen import memory_cgroups
 from agentscope.model import KernelLine, MissingEvidence
 

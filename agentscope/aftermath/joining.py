@@ -9,14 +9,15 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from agentscope.aftermath import CORE_DUMP, KERNEL_LOG, RUNTIME, Account, ContainerEnd, Traces, Wanted, journal
+from agentscope.aftermath import CORE_DUMP, Account, ContainerEnd, Traces, Wanted, journal
 from agentscope.aftermath.unit_state import account_of
+from agentscope.evidence import KERNEL_LOG, RUNTIME
+from agentscope.evidence.actor import SIGKILL
 from agentscope.model import KernelLine, Value
 from agentscope.readers.kernel_fault import read_fault_lines
 from agentscope.readers.kernel_oom import OomReport, read_oom_reports
 from agentscope.symbols.signals import signal_number
 
-SIGKILL, SIGSEGV = 9, 11
 SAME_END_NS = (
     5_000_000_000  # two accounts of one end: the exit, the entry that tells of it, the core that took a while to write
 )

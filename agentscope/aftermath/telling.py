@@ -2,17 +2,17 @@
 
 import msgspec
 
-from agentscope.aftermath import JOURNAL, KERNEL_LOG, Traces, Wanted, journal
+from agentscope.aftermath import JOURNAL, Traces, Wanted, journal
 from agentscope.aftermath.joining import Joined
 from agentscope.distributions.enclosing import Enclosure
-from agentscope.evidence import Aftermath, LastSeen, Scene, Words
+from agentscope.evidence import KERNEL_LOG, Aftermath, LastSeen, Scene, Words
+from agentscope.evidence.actor import SIGHUP, SIGINT, SIGKILL, SIGTERM
 from agentscope.incidents import Ended
 from agentscope.model import Agent, KernelLine, MissingEvidence, Process, ProcessExit
 from agentscope.record import timestamp
 
 UNKNOWN_START_NS = 60_000_000_000  # of the kernel log, where nobody tells when the process began
 AFTER_NS = 5_000_000_000
-SIGHUP, SIGINT, SIGKILL, SIGTERM = 1, 2, 9, 15
 BY_REQUEST = frozenset({SIGHUP, SIGINT, SIGKILL, SIGTERM})
 LINES_READ = 1500
 NOT_SEEN = "nobody watched it while it was well"

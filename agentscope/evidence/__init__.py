@@ -107,6 +107,9 @@ class Sent(Value, frozen=True):
     itself: bool = False
 
 
+KERNEL_LOG, RUNTIME = "kernel log", "container runtime"  # what an Aftermath calls these sources
+
+
 class Aftermath(Value, frozen=True):
     """What was left of an end that nobody watched: which sources were read, which could not be, and how sure the pieces belong together.
 

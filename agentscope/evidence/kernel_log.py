@@ -1,11 +1,10 @@
 """What the kernel log says about this pid: the OOM report with its scope and limit, the segfault line, GPU errors."""
 
-from agentscope.evidence import Evidence, Missing, Scene
+from agentscope.evidence import KERNEL_LOG, Evidence, Missing, Scene
 from agentscope.readers.kernel_fault import FaultLine, read_fault_lines
 from agentscope.readers.kernel_oom import OomReport, read_oom_reports
 
 ABSENT = "the kernel log says nothing about this process"
-KERNEL_LOG = "kernel log"  # what a reconstruction calls this source
 CLOCK_SLACK_NS = 5_000_000_000
 
 

@@ -4,7 +4,7 @@ A reconstruction sees what others wrote down. Where a log is closed or has not k
 could have refuted must not be claimed (`hindsight.py` judges by this).
 """
 
-from agentscope.evidence import Aftermath, Collected, Evidence, Scene
+from agentscope.evidence import RUNTIME, Aftermath, Collected, Evidence, Scene
 from agentscope.evidence.last_words import LastWords
 from agentscope.model import MissingEvidence
 
@@ -44,7 +44,7 @@ def unsaid(past: Aftermath | None, words: Collected) -> str:
         return f"; {words.readings[0].says}, but what is behind that cannot be told from what was left of it"
     if past.counted_oom and not past.kernel_log:
         return f"; {past.counted_oom} counted an OOM kill near it, but the kernel log, which names the victim, cannot be had"
-    if past.told_by == ("container runtime",):
+    if past.told_by == (RUNTIME,):
         return "; so its runtime has it, for which that and an exit with 128 and this number are one; nothing else tells of it"
     if closed := [each.kind for each in past.unread]:
         return f"; what was left of it does not say why, and there is no telling without the {' and the '.join(closed[:3])}"
