@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from agentscope.ledger import Ledger, Settings
-from agentscope.ledger.places import FOLDER
+from agentscope.ledger import Ledger, Settings, verifying
+from agentscope.ledger.places import FOLDER, segment_name, segments_in
 from agentscope.model import Lost
 from tests.ledger_builders import anchored, copied, is_whole, kept, lines, records, segment
 
@@ -84,6 +84,28 @@ def test_a_ledger_that_is_written_can_be_verified(tmp_path):
         writer.wait()
     assert len(seen) > 5
     assert is_whole(state, settings).retired
+
+
+def test_a_file_that_retention_removes_under_a_verification(tmp_path, monkeypatch):
+    """Removed between two steps of a pass, and of the next ones as well, it is no theft; taken away without retention, it is."""
+    state, settings = tmp_path / "state", Settings(anchor="none", segment_bytes=2_000, keep_bytes=6_000)
+    kept(state, 40, settings)
+    assert is_whole(state, settings).retired
+    passes = []
+    gathered = verifying.gathered
+
+    def with_retention(*asked):
+        passes.append(len(passes))
+        if len(passes) <= 5:
+            kept(state, 40, settings)
+        return gathered(*asked)
+
+    monkeypatch.setattr(verifying, "gathered", with_retention)
+    assert is_whole(state, settings).retired
+    assert len(passes) == 6
+    (state / FOLDER / segment_name(segments_in(state / FOLDER)[0])).unlink()
+    assert not verifying.verify(state, settings).whole
+    assert len(passes) == 7
 
 
 WRITER = """
