@@ -162,7 +162,7 @@ class Vigil:
                 watched.clear_looks = watched.clear_looks + 1 if not reasons and not found.missing else 0
                 if watched.clear_looks >= CLEAR_LOOKS:
                     self.recovered(watched, found)
-            elif self.profiling is None and self.waits.wants_profile(watched.waits, found):
+            elif self.waits.wants_profile(watched.waits, found, possible=self.profiling is None):
                 profiled.append((watched, found, bool(reasons)))
             elif watched.incident is not None:
                 continue
@@ -217,6 +217,7 @@ class Vigil:
         # looked at again, so that what is said is of one moment: the end of the profile
         worth = [watched for watched, found, owed in wanted if owed or not uneventful(watched, found, profile)]
         jobs = [(watched, self.job(watched)) for watched in worth]
+        examined = []
         for watched, found in await loop.run_in_executor(self.threads, look_at_all, jobs, self.sample_of):
             if not found.processes:
                 continue
@@ -226,7 +227,8 @@ class Vigil:
                 traced = msgspec.structs.replace(traced, missing=(*traced.missing, profile))
             else:
                 traced = msgspec.structs.replace(traced, profile=of_processes(profile, ours))
-            await self.examine(watched, traced)
+            examined.append(self.examine(watched, traced))
+        await asyncio.gather(*examined)
 
     def sample_of(self, pids: Sequence[int]) -> Sequence[ProcessSample]:
         """These processes as they are now, from the engine."""

@@ -66,6 +66,7 @@ class AgentWaits:
     hurried_looks: int = 0  # one after the other
     profiled_ns: int | None = None
     profile_pause_s: float = 0.0
+    profile_owed: bool = False  # it was worth one when another was under way
     changed_ns: int = 0
     first_seen: dict[tuple[int, str], int] = field(default_factory=dict)
     wait: Wait | None = None
@@ -243,21 +244,33 @@ class Waits:
         waits.clean_looks += 1
         quiet_s = (now_ns - waits.changed_ns) / 1e9
         pause_s = max(self.patience_s * min(waits.clean_looks, CLEAN_LOOKS), 2 * quiet_s)
-        waits.again_ns = now_ns + int(min(pause_s, max(self.patience_s, LOOK_AGAIN_S)) * 1e9)
+        longest_s = self.patience_s / 2 if waits.profile_owed else max(self.patience_s, LOOK_AGAIN_S)
+        waits.again_ns = now_ns + int(min(pause_s, longest_s) * 1e9)
         self.schedule(waits)
 
-    def wants_profile(self, waits: AgentWaits, seen: Examination) -> bool:
-        """Whether its system calls are worth a few seconds of tracing: it is awake, and what it does cannot be seen otherwise."""
+    def wants_profile(self, waits: AgentWaits, seen: Examination, *, possible: bool = True) -> bool:
+        """Whether its system calls are traced for a few seconds now: it is awake, and what it does cannot be seen otherwise.
+
+        Where that is not `possible` since another is under way, it is looked at again soon.
+        """
+        wanted = self.is_worth_profile(waits, seen)
+        waits.profile_owed = wanted and not possible
+        if wanted and possible:
+            waits.profiled_ns = seen.at_ns
+            waits.profile_pause_s = min(max(self.patience_s, 2 * waits.profile_pause_s), PROFILE_AGAIN_S)
+        elif wanted:
+            waits.again_ns = min(waits.again_ns, seen.at_ns + self.patience_ns // 2)
+            self.schedule(waits)
+        return wanted and possible
+
+    def is_worth_profile(self, waits: AgentWaits, seen: Examination) -> bool:
+        """Whether it is awake for no visible reason, and its last profile is long enough ago."""
         process = seen.processes[0] if seen.processes else None
         if process is None or (waits.wait is not None and waits.wait.kind in {"human", "stopped", "traced"}):
             return False
         awake = any((thread.switches_per_s or 0) >= 0.2 or (thread.busy_share or 0) >= BUSY for thread in process.threads)
         rested = waits.profiled_ns is None or seen.at_ns - waits.profiled_ns >= waits.profile_pause_s * 1e9
-        if not awake or not rested or seen.at_ns - waits.watched_since_ns < self.patience_ns // 2:
-            return False
-        waits.profiled_ns = seen.at_ns
-        waits.profile_pause_s = min(max(self.patience_s, 2 * waits.profile_pause_s), PROFILE_AGAIN_S)
-        return True
+        return awake and rested and seen.at_ns - waits.watched_since_ns >= self.patience_ns // 2
 
 
 def began(thread: ThreadSample, now_ns: int) -> int:

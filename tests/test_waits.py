@@ -255,6 +255,27 @@ def test_a_look_without_the_time_to_read_everything_is_made_again_soon():
     assert kept.next_look_ns == 75 * SECOND
 
 
+def test_a_profile_that_another_is_in_the_way_of_is_owed():
+    """Awake for no visible reason while others are traced, it is looked at again soon, however quiet it was, and traced then."""
+    waits = Waits(30)
+    kept = sampled(waits, process(thread(NANOSLEEP, at_s=10)), 10)
+    awake = Thread(tid=PID, comm="a", state="S", call=Call(name="clock_nanosleep", timeout_s=0.5), switches_per_s=2.0)
+    for at_s in (60, 80, 100):  # well for so long that the next look would have time
+        waits.looked(kept, look(awake, at_s=at_s))
+    assert kept.next_look_ns == 220 * SECOND
+    seen = look(awake, at_s=220)
+    waits.looked(kept, seen)
+    assert not waits.wants_profile(kept, seen, possible=False)
+    assert kept.next_look_ns == 235 * SECOND
+    waits.cleared(kept, seen, None)
+    assert kept.next_look_ns == 235 * SECOND
+    later = look(awake, at_s=235)
+    waits.looked(kept, later)
+    assert waits.wants_profile(kept, later)
+    waits.cleared(kept, later, None)
+    assert kept.next_look_ns > 250 * SECOND
+
+
 def test_stacks_of_one_that_rests_are_taken_again_ever_less_often():
     """They serve for the patience at least, else for as long again as the rest had lasted, so that none that went wrong stands for ever."""
     waits = Waits(30)
