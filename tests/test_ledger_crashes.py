@@ -1,6 +1,7 @@
 """Whatever instant a writer is killed in, the ledger is whole, has what was confirmed, and goes on."""
 
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from agentscope.ledger import Ledger, Settings, verifying
+from agentscope.ledger import Ledger, Settings, verifying, walking
 from agentscope.ledger.places import FOLDER, segment_name, segments_in
 from agentscope.model import Lost
 from tests.ledger_builders import anchored, copied, is_whole, kept, lines, records, segment
@@ -103,9 +104,34 @@ def test_a_file_that_retention_removes_under_a_verification(tmp_path, monkeypatc
     monkeypatch.setattr(verifying, "gathered", with_retention)
     assert is_whole(state, settings).retired
     assert len(passes) == 6
+    monkeypatch.setattr(verifying, "gathered", gathered)
+    kept(state, 10, settings)
     (state / FOLDER / segment_name(segments_in(state / FOLDER)[0])).unlink()
     assert not verifying.verify(state, settings).whole
-    assert len(passes) == 7
+
+
+def test_files_that_go_after_their_tombstone_was_signed(tmp_path, monkeypatch):
+    """Retention has signed and goes on to remove, the first file while it is read and the second before: that is no theft."""
+    state, settings = tmp_path / "state", Settings(anchor="none", segment_bytes=2_000, keep_bytes=1_000_000)
+    for _ in range(6):  # a segment each
+        kept(state, 10, settings)
+    folder, opened = state / FOLDER, walking.open_to_read
+    copied(state, tmp_path / "before")
+    kept(state, 1, Settings(anchor="none", segment_bytes=2_000, keep_bytes=6_000))
+    going = sorted(set(segments_in(tmp_path / "before" / FOLDER)) - set(segments_in(folder)))
+    assert len(going) > 2
+    for number in going:  # as retention leaves it between the tombstone and the removal
+        shutil.copy(tmp_path / "before" / FOLDER / segment_name(number), folder)
+    assert is_whole(state, settings).retired
+
+    def removing(name, within):
+        descriptor = opened(name, within)
+        for number in going:
+            (folder / segment_name(number)).unlink(missing_ok=True)
+        return descriptor
+
+    monkeypatch.setattr(walking, "open_to_read", removing)
+    assert is_whole(state, settings).retired
 
 
 WRITER = """

@@ -69,19 +69,24 @@ def verify(state: Path, settings: Settings | None = None, statements: Path | Non
     if folder.is_dir() and not os.access(folder, os.R_OK | os.X_OK):
         raise NotPermitted(f"cannot read {folder}", "only its owner may", "sudo agentscope ledger verify")
     for _ in range(ATTEMPTS):
-        before = tombstone_in(folder)
+        before = removed_from(folder)
         found = checked(state, settings, statements)
-        # retention signs a tombstone before it removes a file: where there is another now, a file may have gone between two steps
-        if found.whole or tombstone_in(folder) == before:
+        if found.whole or removed_from(folder) == before:
             break
     return found
 
 
-def tombstone_in(folder: Path) -> bytes | None:
-    """The tombstone as it lies there, whether genuine or not; None where there is none that can be read."""
+def removed_from(folder: Path) -> tuple[bytes | None, list[int]]:
+    """How far files were removed: the tombstone, genuine or not, and the oldest file that is there.
+
+    Retention signs the one before it takes away the other. Where either is another after a pass, files went between two of its steps.
+    """
+    stone, oldest = None, []
     with suppress(OSError):
-        return read_small(TOMBSTONE, folder)
-    return None
+        stone = read_small(TOMBSTONE, folder)
+    with suppress(OSError):
+        oldest = segments_in(folder)[:1]
+    return stone, oldest
 
 
 def checked(state: Path, settings: Settings | None, statements: Path | None) -> Verified:
