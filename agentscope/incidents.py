@@ -32,7 +32,9 @@ from agentscope.model import (
 )
 from agentscope.symbols.signals import signal_name
 
-HELD_NS = 150_000_000  # how long a wrapper may take to mirror its child's exit code
+HELD_NS = (
+    1_000_000_000  # how long a wrapper that does nothing else may take to mirror its child's exit code: it waits for a CPU
+)
 MIRROR_NS = 2_000_000_000  # how long after a told death a wrapper's own end is still its mirror
 FAULTS_KEPT = 16
 SIGNALS_KEPT = 32
@@ -117,9 +119,11 @@ class Incidents:
             return self.exited(event)
         if isinstance(event, ProcessFork):
             self.forked(event)
-        elif isinstance(event, ProcessExec):
+            return self.went_on(event.ppid, event.at_ns)
+        if isinstance(event, ProcessExec):
             self.execed(event)
-        elif isinstance(event, AgentSeen):
+            return self.went_on(event.pid, event.at_ns)
+        if isinstance(event, AgentSeen):
             self.seen(event)
         elif isinstance(event, SignalSent | Fault | OomVictim):
             member = self.member(event.pid, event.start_ns)
@@ -286,14 +290,25 @@ class Incidents:
         return True
 
     def overdue(self, now_ns: int) -> list[Ended]:
-        """Held ends whose wrapper went on: steps of a script, not the agent's end."""
+        """Held ends whose wrapper has not ended in time: it went on."""
+        return self.steps_of([pid for pid, ended in self.held.items() if now_ns - ended.exit.at_ns > HELD_NS])
+
+    def went_on(self, wrapper_pid: int, at_ns: int) -> list[Ended]:
+        """A process started something: if it is a wrapper whose child has ended, that was a step."""
+        held = self.held.get(wrapper_pid)
+        return self.steps_of([wrapper_pid]) if held is not None and at_ns > held.exit.at_ns else []
+
+    def steps_of(self, wrappers: Iterable[int]) -> list[Ended]:
+        """Held ends below wrappers that went on: steps of a script, not the agent's end."""
         steps = []
-        for wrapper_pid, ended in list(self.held.items()):
-            if now_ns - ended.exit.at_ns > HELD_NS:
-                wrapper = self.members.get(wrapper_pid)
-                if wrapper is not None and wrapper.child_ended is ended.exit:
-                    wrapper.child_ended = None  # the script went on: its own end is its own
-                steps.append(msgspec.structs.replace(self.held.pop(wrapper_pid), scope="tool", step=True))
+        for wrapper_pid in wrappers:
+            ended = self.held.pop(wrapper_pid, None)
+            if ended is None:
+                continue
+            wrapper = self.members.get(wrapper_pid)
+            if wrapper is not None and wrapper.child_ended is ended.exit:
+                wrapper.child_ended = None  # the script went on: its own end is its own
+            steps.append(msgspec.structs.replace(ended, scope="tool", step=True))
         return steps
 
 

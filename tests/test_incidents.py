@@ -32,8 +32,8 @@ def started(pid, ppid, argv, at_ns=0, ancestors=()):
     )
 
 
-def forked(pid, ppid):
-    return ProcessFork(at_ns=0, pid=pid, start_ns=pid * S, ppid=ppid, comm="x")
+def forked(pid, ppid, at_ns=0):
+    return ProcessFork(at_ns=at_ns, pid=pid, start_ns=pid * S, ppid=ppid, comm="x")
 
 
 def ended(pid, status, at_ns=200 * S, ppid=0):
@@ -96,10 +96,40 @@ def test_a_step_of_a_script_is_not_the_agents_end():
         ended(101, 1 << 8, 200 * S),
     )
     assert told == []
-    steps = incidents.overdue(201 * S)
+    assert incidents.overdue(201 * S) == []
+    steps = incidents.overdue(201 * S + MS)
     assert [(step.scope, step.step) for step in steps] == [("tool", True)]
     own = incidents.apply(ended(100, 1 << 8, 201 * S))
     assert [end.mirrors for end in own] == [None]
+
+
+@pytest.mark.parametrize("next_step", [forked(102, 100, 200 * S + MS), started(100, 1, ("sleep", "9"), at_ns=200 * S + MS)])
+def test_a_script_that_starts_its_next_step_has_gone_on(next_step):
+    """The step is told at once, and the wrapper's later end is its own."""
+    incidents, told = fold(
+        agent(argv=("bash", "-c", "x")),
+        started(100, 1, ("bash", "-c", "x")),
+        forked(101, 100),
+        started(101, 100, ("grep", "x")),
+        ended(101, 1 << 8, 200 * S),
+        next_step,
+    )
+    assert [(step.process.pid, step.scope, step.step) for step in told] == [(101, "tool", True)]
+    assert [end.mirrors for end in incidents.apply(ended(100, 1 << 8, 200 * S + 2 * MS))] == [None]
+
+
+def test_a_wrapper_that_got_no_cpu_mirrors_late():
+    """Most of a second after its child, on a full machine, a wrapper that did nothing else still repeats its child's end."""
+    incidents, told = fold(
+        agent(argv=("timeout", "9", "agent")),
+        started(100, 1, ("timeout", "9", "agent")),
+        forked(101, 100),
+        started(101, 100, ("agent",)),
+        ended(101, 3 << 8, 200 * S),
+    )
+    assert told == incidents.overdue(200 * S + 900 * MS) == []
+    told = incidents.apply(ended(100, 3 << 8, 200 * S + 910 * MS))
+    assert [(end.process.pid, end.scope, end.mirrors) for end in told] == [(101, "agent", None), (100, "agent", 101)]
 
 
 def test_a_wrapper_whose_child_was_killed_repeats_it():
