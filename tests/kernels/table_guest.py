@@ -40,7 +40,7 @@ SEEN_S = 60.0
 JUDGED_S = 180.0  # a hang of 8 s, some looks at it and a profile of 2.5 s, when everything takes fifteen times as long
 CALM_S = 40.0
 # what sock_diag, network namespaces and a file system of one's own need: elsewhere the kernel has modprobe fetch them
-MODULES = ("tcp_diag", "udp_diag", "unix_diag", "veth", "loop", "ext4")
+MODULES = ("tcp_diag", "udp_diag", "unix_diag", "veth", "loop", "crc32c_generic", "ext4")
 SEEN_BY_PROFILE = {"hang/spin", "hang/retry-loop"}  # and by nothing else: an engine that takes none says so when it starts
 one_that_burns = threading.Lock()  # there are two CPUs, and one of them is the emulator's for everything else
 EATS = 'import os, sys\nprint("ready", flush=True)\nsys.stdin.readline()\nif os.fork() == 0:\n    os.execvp("sleep", ["sleep", "20"])\nkept = []\nwhile True:\n    kept.append(bytearray(1 << 20))\n'
