@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from agentscope.examination import Examination, Thread
 from agentscope.examination.look import Rate
-from agentscope.examination.waiting import Obligation, Wait, cpu_of, obligations_of, same_wait, waits_of
+from agentscope.examination.waiting import Obligation, Wait, cpu_of, has_left, obligations_of, same_wait, waits_of
 from agentscope.model import Agent, ProcessSample, ThreadSample
 
 BUSY = 0.8  # of one CPU
@@ -314,9 +314,7 @@ def went_on(seen: Examination, before: Iterable[ProcessSample], after: Iterable[
         for thread in process.threads
         if thread.tid in known and thread.since_ns is not None and seen.at_ns - thread.since_ns >= seen.patience_s * 1e9
     ]
-    return bool(now) and any(
-        old.tid not in now or not same_wait(old, now[old.tid], 0.0) for old in long if old.syscall is not None
-    )
+    return bool(now) and any(old.syscall is not None and (old.tid not in now or has_left(old, now[old.tid])) for old in long)
 
 
 def never_slept(old: ThreadSample, thread: ThreadSample) -> bool:

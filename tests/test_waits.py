@@ -305,6 +305,22 @@ def test_a_wait_that_was_over_before_the_stacks_were_taken(now, gone_on):
     assert went_on(seen, [before], [process(*now)] if now else []) is gone_on
 
 
+@pytest.mark.parametrize(
+    ("now", "gone_on"),
+    [
+        (thread(None, tid=101), False),
+        (thread(None, tid=101, read_bytes=100), True),
+        (thread(RECVFROM, at_s=61, tid=101, voluntary_switches=1), True),
+    ],
+    ids=["asks again", "has read", "in another wait"],
+)
+def test_who_asks_for_a_lock_every_few_milliseconds_may_be_met_awake(now, gone_on):
+    """Threads that want an interpreter lock wake by a time-out for ever: one that happens to run has not got it."""
+    before = process(thread(None), thread(FUTEX, at_s=20, tid=101, args=(7, 0, 0, 1, 0, 0)))
+    seen = look(blocked("futex", since_s=20, tid=101, timeout_s=0.005))
+    assert went_on(seen, [before], [process(thread(None), now)]) is gone_on
+
+
 def test_who_waits_but_for_a_moment_may_go_on_meanwhile():
     """A thread that had not waited long at the look tells nothing by waking: a heartbeat is no sign that what hangs went on."""
     before = process(thread(FUTEX, at_s=55))

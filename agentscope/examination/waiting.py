@@ -7,7 +7,7 @@ that was taken and not answered, bytes nobody reads. Waiting alone is no obligat
 from typing import Literal
 
 from agentscope.examination import Call, Descriptor, Examination, Holder, ProcessLook, Socket, Thread
-from agentscope.model import ThreadSample, Value
+from agentscope.model import LastSyscall, ThreadSample, Value
 from agentscope.symbols.syscalls import syscall_number
 
 WaitKind = Literal[
@@ -317,11 +317,22 @@ def same_wait(old: ThreadSample, new: ThreadSample, cpu_share: float) -> bool:
         return False
     if old.voluntary_switches == new.voluntary_switches:
         return old.syscall == new.syscall
-    number, args = new.syscall.number, new.syscall.args
-    if number not in _CALLS_WITH_TIMEOUT or number != old.syscall.number or args[:1] != old.syscall.args[:1]:
+    if new.syscall.number != old.syscall.number or new.syscall.args[:1] != old.syscall.args[:1]:
         return False
-    timed = number != _FUTEX_NUMBER or bool(args[_FUTEX_TIMEOUT])
-    return timed and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes)
+    return _has_timeout(new.syscall) and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes)
+
+
+def has_left(old: ThreadSample, new: ThreadSample) -> bool:
+    """Whether a thread that was blocked in a call has got on since. Who wakes by a time-out may be met awake for a moment, and has not."""
+    awake = new.state == "R" and old.syscall is not None and _has_timeout(old.syscall)
+    if awake and (old.read_bytes, old.written_bytes) == (new.read_bytes, new.written_bytes):
+        return False
+    return old.syscall is not None and not same_wait(old, new, 0.0)
+
+
+def _has_timeout(call: LastSyscall) -> bool:
+    """Whether a call can end without having got anything."""
+    return call.number in _CALLS_WITH_TIMEOUT and (call.number != _FUTEX_NUMBER or bool(call.args[_FUTEX_TIMEOUT]))
 
 
 # --- what is owed ---------------------------------------------------------------------------------------------------------
