@@ -449,11 +449,15 @@ class TestSpin:
         assert found.cause == "hang/spin"
         assert "agent.py:10" in found.culprit
 
-    def test_with_the_interpreter_lock(self):
+    @pytest.mark.parametrize(
+        "clock", [(), ("clock_gettime", "gettimeofday")], ids=["a clock in the vdso", "a clock in the kernel"]
+    )
+    def test_with_the_interpreter_lock(self, clock):
         """An extension that keeps the GIL while bytes lie unread: whoever should read them wants the lock and does not get it."""
         threads = (running(), thread(futex(timeout_s=0.005), 101))
         stack = stacks(("crunch_all agent.py:24",), ("answer agent.py:14",), gil=AGENT)
-        calls = SyscallProfile(seconds=2.5, calls=(CallCount(pid=AGENT, name="futex", error="ETIMEDOUT", count=500),))
+        asked = tuple(CallCount(pid=AGENT, name=name, error=None, count=500) for name in clock)
+        calls = SyscallProfile(seconds=2.5, calls=(CallCount(pid=AGENT, name="futex", error="ETIMEDOUT", count=500), *asked))
         sampled = StackSamples(
             pid=AGENT, tid=AGENT, samples=50, span_bytes=900,
             places=tuple(SampledPlace(place=f"crunch+{at:#x} (native.so)", count=10) for at in range(5)),

@@ -32,8 +32,10 @@ from agentscope.model import Finding
 CALLS_PER_S = 5.0
 REPEATED_SHARE = 0.5  # of the samples: what only looks repeats itself nearly always, what computes hardly ever
 GIL_WAIT_S = 0.1  # who wants the interpreter lock asks for it every 5 ms (ceval_gil.h)
-# Calls that a spinning loop makes or that threads make which wait for it: they do nothing.
-IDLE_CALLS = frozenset({"futex", "futex_wait", "futex_waitv", "sched_yield", "restart_syscall"})
+# Calls that a spinning loop makes or that threads make which wait for it: they do nothing. To ask for the time is a call only where
+# the machine's clock cannot be read without the kernel (vdso(7); an emulated one, or a clock source such as hpet).
+ASKS_TIME = frozenset({"clock_gettime", "clock_getres", "gettimeofday", "time", "getcpu"})
+IDLE_CALLS = ASKS_TIME | {"futex", "futex_wait", "futex_waitv", "sched_yield", "restart_syscall"}
 
 
 def match(
