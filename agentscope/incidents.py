@@ -32,9 +32,7 @@ from agentscope.model import (
 )
 from agentscope.symbols.signals import signal_name
 
-HELD_NS = (
-    1_000_000_000  # how long a wrapper that does nothing else may take to mirror its child's exit code: it waits for a CPU
-)
+HELD_NS = 1_000_000_000  # how long a wrapper that starts nothing else may take to mirror its child's exit code
 MIRROR_NS = 2_000_000_000  # how long after a told death a wrapper's own end is still its mirror
 FAULTS_KEPT = 16
 SIGNALS_KEPT = 32

@@ -200,7 +200,7 @@ class Waits:
     def looked(self, waits: AgentWaits, seen: Examination) -> tuple[str, ...]:
         """What a look found: what the agent waits for, and what is outstanding for half of the patience or longer, in words."""
         now_ns = seen.at_ns
-        waits.last_look_ns = now_ns
+        waits.last_look_ns, waits.profile_owed = now_ns, False
         all_waits, owed = waits_of(seen), obligations_of(seen)
         waits.wait = telling(all_waits, seen)
         for each in owed:
