@@ -163,7 +163,7 @@ class Live:
         self.recovery.close()
         self.vigil.close()
         self.probes.close()
-        self.backlog.extend(self.engine.drain())
+        self.empty_sources()
         while self.backlog:
             self.fold(SLICE)
         for ended in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
@@ -176,14 +176,7 @@ class Live:
 
     def drain(self) -> None:
         """Empty the sources at once, so that the ring never fills; fold in slices, so that the loop never stalls."""
-        if self.kernel_log is not None:
-            # the kernel logs a death before the process exits, so its lines are read first, and kept at once
-            for line in self.kernel_log.drain():
-                if isinstance(line, KernelLine):
-                    self.pipeline.remember(line)
-                else:
-                    self.backlog.append(line)
-        self.backlog.extend(self.engine.drain())
+        self.empty_sources()
         if len(self.backlog) > BACKLOG_LIMIT:
             dropped = len(self.backlog) - BACKLOG_LIMIT
             for _ in range(dropped):
@@ -193,6 +186,19 @@ class Live:
             )
         if not self.folding:
             self.fold_on()
+
+    def empty_sources(self) -> None:
+        """Everything that the sources have.
+
+        The kernel logs a death before the process exits: read after the events, its log has a line for each of them, however long they
+        took to be taken; and its lines are kept at once, before any event is judged.
+        """
+        self.backlog.extend(self.engine.drain())
+        for line in self.kernel_log.drain() if self.kernel_log is not None else ():
+            if isinstance(line, KernelLine):
+                self.pipeline.remember(line)
+            else:
+                self.backlog.append(line)
 
     def fold_on(self) -> None:
         """Fold one slice and come back for the rest."""

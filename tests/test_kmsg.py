@@ -1,9 +1,14 @@
 """Records of /dev/kmsg, as bytes: what the kernel wrote is read, and what anybody made it write does no harm."""
 
+from collections import deque
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentscope.live import Live
+from agentscope.model import AnyEvent, KernelLine, ProcessExit
 from agentscope.readers.kernel_fault import read_fault_lines
 from agentscope.readers.kernel_oom import read_oom_reports
 from agentscope.sources.kmsg import parse_record
@@ -44,3 +49,25 @@ def test_no_bytes_do_harm(noise):
         if line is not None:
             read_fault_lines([line.text])
             read_oom_reports([line.text])
+
+
+def test_the_log_is_read_after_the_events():
+    """What the kernel writes while events are taken, before the last of them, is kept before any is judged."""
+    written: list[KernelLine] = []
+    kept: list[AnyEvent] = []
+
+    def events() -> list[AnyEvent]:
+        written.append(KernelLine(at_ns=1, seq=1, priority=6, text="agent[9]: segfault at 0"))
+        return [ProcessExit(at_ns=2, pid=9, start_ns=1, ppid=1, comm="agent", status=11, uid=0)]
+
+    live = object.__new__(Live)
+    vars(live).update(
+        backlog=deque(),
+        folding=True,
+        engine=SimpleNamespace(drain=events),
+        kernel_log=SimpleNamespace(drain=lambda: list(written)),
+        pipeline=SimpleNamespace(remember=kept.append),
+    )
+    live.drain()
+    assert kept == written
+    assert [event.at_ns for event in live.backlog] == [2]
