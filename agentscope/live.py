@@ -32,6 +32,7 @@ from agentscope.agents import (
 from agentscope.config import Config, lockfiles
 from agentscope.discovery import Scan
 from agentscope.errors import NoSuchProcess, NotPermitted
+from agentscope.incidents import HELD_NS
 from agentscope.marks.beside import InTurn
 from agentscope.model import (
     Agent,
@@ -166,7 +167,7 @@ class Live:
         self.empty_sources()
         while self.backlog:
             self.fold(SLICE)
-        for ended in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
+        for ended in self.pipeline.incidents.overdue(now_ns() + HELD_NS):
             self.pipeline.end(ended)
         self.in_turn.finish(CLOSE_S)
         if self.pipeline.marks is not None:

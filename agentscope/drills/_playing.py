@@ -18,6 +18,7 @@ from agentscope.config import Config
 from agentscope.drills import Drill
 from agentscope.drills._sandbox import MINUTE_S, Sandbox, sandbox
 from agentscope.errors import ExitStatus
+from agentscope.incidents import HELD_NS
 from agentscope.ledger import Ledger
 from agentscope.live import LEAVE_S, Live, Terms
 from agentscope.model import AgentSeen, AnyEvent, IncidentOpened, KernelLine
@@ -320,7 +321,7 @@ class Watching:
                     self.pipeline.remember(line)
             for end in ends:
                 self.pipeline.tell(end)
-            for held in self.pipeline.incidents.overdue(now_ns() + 1_000_000_000):
+            for held in self.pipeline.incidents.overdue(now_ns() + HELD_NS):
                 self.pipeline.end(held)
             if last:
                 self.seconds = max(0.0, time.monotonic() - began - self.well_s)
